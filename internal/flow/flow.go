@@ -1,0 +1,113 @@
+// Package flow is the registry of everything netstackd carries: one entry for
+// each TCP connection, UDP mapping and ping, with its ends, its byte counters
+// and a way to end it. Limits, drain and statistics stand on it.
+//
+// A Flow is opened by whoever accepted the traffic and closed by whoever ends
+// it last. Counting is lock-free; opening and closing take one short lock of
+// one of a few shards, so that flows on different cores do not meet.
+package flow
+
+import (
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// Inbound says how a flow reached us.
+type Inbound uint8
+
+// The kinds of inbound flow.
+const (
+	Transparent Inbound = iota // routed into the TUN
+	SOCKSHost                  // through a SOCKS listener on the host
+	SOCKSStack                 // through the SOCKS listener inside the stack
+	HTTPProxy                  // through an HTTP request on a SOCKS port
+	Published                  // through a port published by exec
+	Internal                   // started by netstackd itself, for example a DNS query
+)
+
+// String returns the kind in the words of the log.
+func (i Inbound) String() string {
+	switch i {
+	case Transparent:
+		return "transparent"
+	case SOCKSHost:
+		return "socks-host"
+	case SOCKSStack:
+		return "socks-stack"
+	case HTTPProxy:
+		return "http-proxy"
+	case Published:
+		return "published"
+	case Internal:
+		return "internal"
+	}
+	return "inbound-" + strconv.Itoa(int(i))
+}
+
+// Meta says where a flow comes from and where it goes.
+type Meta struct {
+	Inbound Inbound
+	Network string         // "tcp", "udp" or "icmp"
+	Source  netip.AddrPort // the application's end
+	Dest    netip.AddrPort // the destination; only its port counts when Name is set
+	Name    string         // the destination's name, when that is what was asked for
+	User    string         // the authenticated user, if any
+}
+
+// Destination returns host:port of the destination, by name where one was given.
+func (m *Meta) Destination() string {
+	if m.Name != "" {
+		return m.Name + ":" + strconv.Itoa(int(m.Dest.Port()))
+	}
+	return m.Dest.String()
+}
+
+// Flow is one carried flow. Its counters may be advanced by any goroutine.
+type Flow struct {
+	id      uint64
+	meta    Meta
+	started time.Time
+	reg     *Registry
+	kill    func()
+	up      atomic.Int64
+	down    atomic.Int64
+	closed  atomic.Bool
+}
+
+// ID returns the flow's number, unique within its registry and never 0.
+func (f *Flow) ID() uint64 { return f.id }
+
+// Meta returns the flow's ends. The caller must not change it.
+func (f *Flow) Meta() *Meta { return &f.meta }
+
+// AddUp counts n payload bytes from the application to the destination.
+func (f *Flow) AddUp(n int64) { f.up.Add(n) }
+
+// AddDown counts n payload bytes from the destination to the application.
+func (f *Flow) AddDown(n int64) { f.down.Add(n) }
+
+// Kill ends the flow from outside: both ends are reset. The flow's owner
+// closes it in the end, so Kill may return before the flow has left the
+// registry.
+func (f *Flow) Kill() {
+	if f.kill != nil && !f.closed.Load() {
+		f.kill()
+	}
+}
+
+// Close takes the flow out of its registry. It is idempotent.
+func (f *Flow) Close() {
+	if f.closed.CompareAndSwap(false, true) {
+		f.reg.remove(f)
+	}
+}
+
+// Info is a snapshot of one flow.
+type Info struct {
+	ID       uint64
+	Meta     Meta
+	Started  time.Time
+	Up, Down int64 // payload bytes
+}

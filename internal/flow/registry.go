@@ -1,0 +1,193 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrLimit is the error of a flow that the limits do not allow.
+var ErrLimit = errors.New("flow limit reached")
+
+// ErrDraining is the error of a flow opened after Drain has begun.
+var ErrDraining = errors.New("shutting down")
+
+// Config sets a registry's limits. The zero value has none.
+type Config struct {
+	MaxFlows int // flows at once; 0 = no limit
+	// Changed is called after the number of flows changed, from the goroutine
+	// that opened or closed one, holding no lock. It must not block.
+	Changed func(flows int)
+}
+
+// Stats counts what a registry has seen.
+type Stats struct {
+	Open    int   // flows now
+	Opened  int64 // flows ever
+	Refused int64 // flows refused by a limit
+	Up      int64 // payload bytes of closed flows, application to destination
+	Down    int64 // payload bytes of closed flows, destination to application
+}
+
+const shards = 16 // a power of two
+
+type shard struct {
+	mu    sync.Mutex
+	flows map[uint64]*Flow
+	_     [40]byte // a cache line each
+}
+
+// Registry holds the open flows. Use NewRegistry.
+type Registry struct {
+	cfg     Config
+	nextID  atomic.Uint64
+	open    atomic.Int64
+	refused atomic.Int64
+	up      atomic.Int64
+	down    atomic.Int64
+	drained chan struct{} // signaled when open falls to 0 while draining
+	drain   atomic.Bool
+	limit   atomic.Int64 // MaxFlows, lowered by SetLimit
+	shards  [shards]shard
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry(cfg Config) *Registry {
+	r := &Registry{cfg: cfg, drained: make(chan struct{}, 1)}
+	r.limit.Store(int64(cfg.MaxFlows))
+	for i := range r.shards {
+		r.shards[i].flows = make(map[uint64]*Flow)
+	}
+	return r
+}
+
+// Open registers a flow. Kill must end the flow without waiting for it; it is
+// called at most a few times, from any goroutine, and may be nil. The error
+// wraps ErrLimit or ErrDraining.
+func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
+	n := r.open.Add(1)
+	if r.drain.Load() {
+		r.left()
+		return nil, fmt.Errorf("flow: %w", ErrDraining)
+	}
+	if limit := r.limit.Load(); limit > 0 && n > limit {
+		r.refused.Add(1)
+		r.left()
+		return nil, fmt.Errorf("flow: %w: %d open (--max-flows)", ErrLimit, limit)
+	}
+	f := &Flow{id: r.nextID.Add(1), meta: m, started: time.Now(), reg: r, kill: kill}
+	s := &r.shards[f.id%shards]
+	s.mu.Lock()
+	s.flows[f.id] = f
+	s.mu.Unlock()
+	if r.drain.Load() { // Drain began in between and may have missed this one
+		f.Kill()
+	}
+	if r.cfg.Changed != nil {
+		r.cfg.Changed(int(n))
+	}
+	return f, nil
+}
+
+// SetLimit changes how many flows may be open at once; 0 = no limit. Flows
+// that are open already stay.
+func (r *Registry) SetLimit(n int) { r.limit.Store(int64(n)) }
+
+// Refuse counts a flow that was turned away before it could be opened.
+func (r *Registry) Refuse() { r.refused.Add(1) }
+
+// Len returns how many flows are open.
+func (r *Registry) Len() int { return int(r.open.Load()) }
+
+func (r *Registry) remove(f *Flow) {
+	s := &r.shards[f.id%shards]
+	s.mu.Lock()
+	delete(s.flows, f.id)
+	s.mu.Unlock()
+	r.up.Add(f.up.Load())
+	r.down.Add(f.down.Load())
+	n := r.left()
+	if r.cfg.Changed != nil {
+		r.cfg.Changed(int(n))
+	}
+}
+
+func (r *Registry) left() int64 {
+	n := r.open.Add(-1)
+	if n == 0 && r.drain.Load() {
+		select {
+		case r.drained <- struct{}{}:
+		default:
+		}
+	}
+	return n
+}
+
+// Kill ends the flow with this number, and reports whether it was open.
+func (r *Registry) Kill(id uint64) bool {
+	s := &r.shards[id%shards]
+	s.mu.Lock()
+	f := s.flows[id]
+	s.mu.Unlock()
+	if f == nil {
+		return false
+	}
+	f.Kill()
+	return true
+}
+
+// Flows returns a snapshot of the open flows, in no order.
+func (r *Registry) Flows() []Info {
+	var out []Info
+	r.each(func(f *Flow) {
+		out = append(out, Info{ID: f.id, Meta: f.meta, Started: f.started, Up: f.up.Load(), Down: f.down.Load()})
+	})
+	return out
+}
+
+func (r *Registry) each(do func(*Flow)) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		flows := make([]*Flow, 0, len(s.flows))
+		for _, f := range s.flows {
+			flows = append(flows, f)
+		}
+		s.mu.Unlock()
+		for _, f := range flows {
+			do(f)
+		}
+	}
+}
+
+// Drain refuses new flows and waits until none is left. When ctx ends first it
+// kills those that remain, waits for their owners to close them, and returns
+// the context's error.
+func (r *Registry) Drain(ctx context.Context) error {
+	r.drain.Store(true)
+	var err error
+	done := ctx.Done()
+	for r.open.Load() > 0 {
+		select {
+		case <-r.drained:
+		case <-done:
+			err, done = ctx.Err(), nil
+			r.each((*Flow).Kill)
+		}
+	}
+	return err
+}
+
+// Stats returns the registry's counters.
+func (r *Registry) Stats() Stats {
+	return Stats{
+		Open:    int(r.open.Load()),
+		Opened:  int64(r.nextID.Load()),
+		Refused: r.refused.Load(),
+		Up:      r.up.Load(),
+		Down:    r.down.Load(),
+	}
+}

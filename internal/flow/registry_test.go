@@ -1,0 +1,110 @@
+package flow_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+func TestRegistryLimit(t *testing.T) {
+	r := flow.NewRegistry(flow.Config{MaxFlows: 2})
+	a, err := r.Open(flow.Meta{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Open(flow.Meta{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrLimit) {
+		t.Fatalf("third flow: %v, want ErrLimit", err)
+	}
+	a.Close()
+	a.Close() // idempotent: must not free a second place
+	if _, err := r.Open(flow.Meta{}, nil); err != nil {
+		t.Fatalf("after a close: %v", err)
+	}
+	if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrLimit) {
+		t.Fatalf("limit no longer holds: %v", err)
+	}
+	if s := r.Stats(); s.Open != 2 || s.Opened != 3 || s.Refused != 2 {
+		t.Fatalf("stats %+v", s)
+	}
+}
+
+func TestRegistryCountersAndKill(t *testing.T) {
+	r := flow.NewRegistry(flow.Config{})
+	killed := 0
+	m := flow.Meta{Network: "tcp", Source: netip.MustParseAddrPort("10.0.0.1:5"), Dest: netip.MustParseAddrPort("10.0.0.2:80")}
+	f, err := r.Open(m, func() { killed++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.AddUp(3)
+	f.AddDown(4)
+	infos := r.Flows()
+	if len(infos) != 1 || infos[0].Up != 3 || infos[0].Down != 4 || infos[0].Meta != m || infos[0].ID != f.ID() {
+		t.Fatalf("flows %+v", infos)
+	}
+	if !r.Kill(f.ID()) || killed != 1 {
+		t.Fatalf("killed %d times", killed)
+	}
+	f.Close()
+	if r.Kill(f.ID()) || killed != 1 {
+		t.Fatal("a closed flow was killed")
+	}
+	if s := r.Stats(); s.Up != 3 || s.Down != 4 || s.Open != 0 {
+		t.Fatalf("stats %+v", s)
+	}
+}
+
+func TestRegistryDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := flow.NewRegistry(flow.Config{})
+		var stubborn, polite *flow.Flow
+		stubborn, _ = r.Open(flow.Meta{}, func() { go stubborn.Close() })
+		polite, _ = r.Open(flow.Meta{}, nil)
+		go func() {
+			time.Sleep(time.Second)
+			polite.Close()
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := r.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("drain: %v", err)
+		}
+		if took := time.Since(start); took != 5*time.Second {
+			t.Fatalf("drained after %v", took)
+		}
+		if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrDraining) {
+			t.Fatalf("open while draining: %v", err)
+		}
+	})
+}
+
+func TestRegistryConcurrent(t *testing.T) {
+	r := flow.NewRegistry(flow.Config{MaxFlows: 50})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				if f, err := r.Open(flow.Meta{}, nil); err == nil {
+					f.Close()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s := r.Stats(); s.Open != 0 || s.Opened+s.Refused != 4000 {
+		t.Fatalf("stats %+v", s)
+	}
+	if err := r.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
