@@ -1,0 +1,231 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The parsers below turn one flag's text into its value. Their errors say
+// what is wrong and what to write instead; the caller adds the flag's name.
+
+type timeout time.Duration
+
+func parseDuration(s string) (timeout, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration; write 30s, 5m or 1h30m", s)
+	}
+	return timeout(d), nil
+}
+
+func parseBool(s string) (bool, error) {
+	v, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, fmt.Errorf("%q is neither true nor false", s)
+	}
+	return v, nil
+}
+
+func parseCount(s string) (int, error) {
+	n, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%q is not a whole number of 0 or more", s)
+	}
+	return int(n), nil
+}
+
+func parseQueues(s string) (int, error) {
+	n, err := parseCount(s)
+	if err == nil && n > 256 { // MAX_TAP_QUEUES in linux/if_tap.h
+		return 0, fmt.Errorf("%d is more than the kernel's 256; use 0 for one per core", n)
+	}
+	return n, err
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a port; use 1 to 65535, or 0 for none", s)
+	}
+	return uint16(n), nil
+}
+
+func parseMark(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a 32-bit mark; write 1080 or 0x438", s)
+	}
+	return uint32(n), nil
+}
+
+func parseBytes(s string) (int64, error) {
+	digits := strings.TrimRight(s, "KMGTiBkmgb")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	shift, known := map[string]uint{
+		"": 0, "b": 0, "k": 10, "kib": 10, "m": 20, "mib": 20, "g": 30, "gib": 30, "t": 40, "tib": 40,
+	}[strings.ToLower(s[len(digits):])]
+	if err != nil || !known || n < 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%q is not a number of bytes; write 268435456, 256M or 1G", s)
+	}
+	return n << shift, nil
+}
+
+func parseInterface(s string) (string, error) {
+	if s == "" || len(s) > maxInterfaceName || s == "." || s == ".." || strings.ContainsAny(s, "/: \t\n%") {
+		return "", fmt.Errorf("%q is no interface name; use 1 to %d characters without spaces, '/', ':' or '%%'", s, maxInterfaceName)
+	}
+	return s, nil
+}
+
+// parsePrefix takes a CIDR, or a bare address for itself alone.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR; write 10.0.0.0/8 or 2001:db8::/32", s)
+	}
+	if m := p.Masked(); m != p {
+		return netip.Prefix{}, fmt.Errorf("%s has bits set beyond its length; write %s", s, m)
+	}
+	return p, nil
+}
+
+func parseAddress(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is not an address with its length; write 198.18.0.1/30 or fd19:8::1/126", s)
+	}
+	if a := p.Addr(); a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		return netip.Prefix{}, fmt.Errorf("%s can't be an interface's address; write 198.18.0.1/30 or fd19:8::1/126", s)
+	}
+	return p, nil
+}
+
+func parseUIDs(s string) (UIDRange, error) {
+	first, last, ranged := strings.Cut(s, "-")
+	if !ranged {
+		last = first
+	}
+	lo, err1 := strconv.ParseUint(first, 10, 32)
+	hi, err2 := strconv.ParseUint(last, 10, 32)
+	if err1 != nil || err2 != nil || lo > hi {
+		return UIDRange{}, fmt.Errorf("%q is not a user id; write 1000 or 1000-1999", s)
+	}
+	return UIDRange{uint32(lo), uint32(hi)}, nil
+}
+
+func parseCgroup(s string) (string, error) {
+	path := strings.Trim(strings.TrimPrefix(s, "/sys/fs/cgroup"), "/")
+	if path == "" {
+		return "", fmt.Errorf("%q is not a cgroup; write its path, such as user.slice/backup.service", s)
+	}
+	return path, nil
+}
+
+func parseFile(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("is empty; give a file name")
+	}
+	return s, nil
+}
+
+func parseEgress(s string) (Egress, error) {
+	switch e := Egress(s); e {
+	case EgressHost, EgressStack:
+		return e, nil
+	}
+	return "", fmt.Errorf("%q is neither host nor stack", s)
+}
+
+func parseLevel(s string) (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(s)); err != nil {
+		return 0, fmt.Errorf("%q is no level; use debug, info, warn or error", s)
+	}
+	return l, nil
+}
+
+func parseFormat(s string) (string, error) {
+	if s != "text" && s != "json" {
+		return "", fmt.Errorf("%q is neither text nor json", s)
+	}
+	return s, nil
+}
+
+// parseCredential never repeats its input: an error message may be logged.
+func parseCredential(s string) (Credential, error) {
+	user, pass, ok := strings.Cut(s, ":")
+	switch {
+	case !ok || user == "":
+		return Credential{}, errors.New("is not USER:PASS; the password may be empty, the colon not")
+	case len(user) > 255 || len(pass) > 255: // RFC 1929 §2
+		return Credential{}, errors.New("user and password have at most 255 bytes each")
+	}
+	return Credential{user, pass}, nil
+}
+
+// parseUpstream never repeats its input either: it may hold a password.
+func parseUpstream(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Hostname() == "" {
+		return nil, errors.New("is not an upstream; write socks5://[user:pass@]host:port, http://[user:pass@]host:port or direct")
+	}
+	if u.Scheme != "socks5" && u.Scheme != "http" {
+		return nil, fmt.Errorf("%s:// is not spoken; use socks5:// or http://", u.Scheme)
+	}
+	if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
+		return nil, fmt.Errorf("%s has no port; write %s://%s:1080", u.Host, u.Scheme, strings.TrimSuffix(u.Host, ":"))
+	}
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
+		return nil, fmt.Errorf("%s has a path; an upstream is only scheme, host and port", u.Host)
+	}
+	return u, nil
+}
+
+// parseListen takes host:port where host is an address, localhost or empty
+// for every address. Names are not taken: where they lead may change.
+func parseListen(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err == nil && host != "" && host != "localhost" {
+		_, err = netip.ParseAddr(host)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%q is not a listening address; write 127.0.0.1:1080, [::1]:1080 or off", s)
+	}
+	return s, nil
+}
+
+func parsePublish(s string) (Publish, error) {
+	bad := fmt.Errorf("%q is not [ADDR:]PORT:PORT; write 8080:80, 0.0.0.0:8080:80 or [::]:8080:80", s)
+	cut := strings.LastIndexByte(s, ':')
+	if cut < 0 {
+		return Publish{}, bad
+	}
+	listen, inner := s[:cut], s[cut+1:]
+	if !strings.Contains(listen, ":") {
+		listen = "127.0.0.1:" + listen
+	}
+	ap, err := netip.ParseAddrPort(listen)
+	if err != nil {
+		return Publish{}, bad
+	}
+	port, err := strconv.ParseUint(inner, 10, 16)
+	if err != nil || port == 0 || ap.Port() == 0 {
+		return Publish{}, bad
+	}
+	return Publish{Listen: ap, Port: uint16(port)}, nil
+}

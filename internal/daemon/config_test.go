@@ -1,0 +1,246 @@
+package daemon_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"netstackd/internal/daemon"
+)
+
+// settings turns "--name=value" words into settings for the run command.
+func settings(t *testing.T, cmd daemon.Command, words ...string) []daemon.Setting {
+	t.Helper()
+	var out []daemon.Setting
+	for _, w := range words {
+		name, value, _ := strings.Cut(strings.TrimPrefix(w, "--"), "=")
+		found := false
+		for _, o := range daemon.Options(cmd) {
+			if o.Name == name {
+				out = append(out, daemon.Setting{Option: o, Value: value})
+				found = true
+			}
+		}
+		if !found {
+			t.Fatalf("no option %q", name)
+		}
+	}
+	return out
+}
+
+func TestDefaultIsValid(t *testing.T) {
+	for name, c := range map[string]daemon.Config{"run": daemon.Default(), "exec": daemon.DefaultExec()} {
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := daemon.StackAddr(daemon.Default().Address[0]).String(); got != "198.18.0.2" {
+		t.Errorf("stack address %s, want 198.18.0.2", got)
+	}
+}
+
+func TestApply(t *testing.T) {
+	c := daemon.Default()
+	err := c.Apply(settings(t, daemon.ForRun,
+		"--route=10.0.0.0/8", "--route=default", "--route=2001:db8::/32", "--route=192.0.2.7",
+		"--socks=off", "--socks-stack=0", "--address=10.1.0.1/24",
+		"--via=socks5://u:p@192.0.2.1:1080", "--via=http://[2001:db8::1]:3128",
+		"--fwmark=0x438", "--max-memory=1G", "--udp-timeout=90s", "--include-uid=1000-1999",
+		"--log-level=debug", "--no-ipv6=true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(c.Route, c.RouteDefault, len(c.SOCKS), c.SOCKSStack, c.Address, len(c.Via),
+		c.FWMark, c.MaxMemory, c.UDPTimeout, c.IncludeUID, c.LogLevel, c.NoIPv6)
+	want := "[10.0.0.0/8 2001:db8::/32 192.0.2.7/32] true 0 0 [10.1.0.1/24] 2 1080 1073741824 1m30s [{1000 1999}] DEBUG true"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"--tun=a-name-of-sixteen", "--tun"},
+		{"--mtu=1000", "--no-ipv6"},
+		{"--mtu=70000", "1280 to 65535"},
+		{"--mtu=x", "--mtu"},
+		{"--queues=-1", "--queues"},
+		{"--queues=300", "256"},
+		{"--tun-fd=3 --queues=2", "--tun-fd"},
+		{"--address=198.18.0.1", "198.18.0.1/30"},
+		{"--address=198.18.0.1/32", "198.18.0.2/30"},
+		{"--address=198.18.0.2/30", "next address"},
+		{"--address=fd19:8::1/128", "/126"},
+		{"--address=127.0.0.1/8", "--address"},
+		{"--address=10.0.0.1/30 --address=10.1.0.1/30", "twice for IPv4"},
+		{"--route=10.0.0.0/33", "or default"},
+		{"--route=10.0.0.1/8", "write 10.0.0.0/8"},
+		{"--route=198.18.0.0/30", "--address"},
+		{"--exclude=everything", "--exclude"},
+		{"--exclude=10.0.0.0/8", "add --route"},
+		{"--include-uid=root", "1000-1999"},
+		{"--exclude-cgroup=/", "--exclude-cgroup"},
+		{"--via=ftp://h:1", "socks5://"},
+		{"--via=socks5://h", "1080"},
+		{"--via=nonsense", "--via"},
+		{"--via=socks5://h:1 --via=direct", "leave it out"},
+		{"--socks=1080", "127.0.0.1:1080"},
+		{"--socks=127.0.0.1:99999", "--socks"},
+		{"--socks=0.0.0.0:1080", "--allow-open"},
+		{"--socks=:1080", "--allow-open"},
+		{"--socks=127.0.0.1:1080 --socks=127.0.0.1:1080", "twice"},
+		{"--socks-stack=70000", "--socks-stack"},
+		{"--socks-egress=moon", "host nor stack"},
+		{"--auth=secret", "USER:PASS"},
+		{"--udp-timeout=5", "30s"},
+		{"--udp-timeout=0s", "--udp-timeout"},
+		{"--dial-timeout=-1s", "--dial-timeout"},
+		{"--drain=-1s", "--drain"},
+		{"--max-flows=many", "--max-flows"},
+		{"--max-memory=12X", "256M"},
+		{"--max-memory=9999999999G", "--max-memory"},
+		{"--max-memory=1K", "--max-memory"},
+		{"--gateway=perhaps", "--gateway"},
+		{"--log-level=loud", "--log-level"},
+		{"--log-format=xml", "--log-format"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			c := daemon.Default()
+			err := c.Apply(settings(t, daemon.ForRun, strings.Fields(tt.args)...))
+			if err == nil {
+				err = c.Validate()
+			}
+			wantUsage(t, err, tt.args, tt.want)
+		})
+	}
+}
+
+func TestExecUsageErrors(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"--allow=x", "--allow"},
+		{"--publish=80", "8080:80"},
+		{"--publish=8080:0", "--publish"},
+		{"--publish=host:8080:80", "--publish"},
+		{"--pcap=", "--pcap"},
+	} {
+		c := daemon.DefaultExec()
+		wantUsage(t, c.Apply(settings(t, daemon.ForExec, tt.args)), tt.args, tt.want)
+	}
+}
+
+// wantUsage checks for one line that names the first flag of args, or the one
+// it conflicts with, and holds want.
+func wantUsage(t *testing.T, err error, args, want string) {
+	t.Helper()
+	var usage *daemon.UsageError
+	if !errors.As(err, &usage) {
+		t.Fatalf("%s: got %v, want a usage error", args, err)
+	}
+	msg := err.Error()
+	if strings.Contains(msg, "\n") || !strings.HasPrefix(msg, "--") || !strings.Contains(msg, want) {
+		t.Errorf("%s: got %q, want one line that names a flag and holds %q", args, msg, want)
+	}
+}
+
+func TestPublish(t *testing.T) {
+	c := daemon.DefaultExec()
+	if err := c.Apply(settings(t, daemon.ForExec, "--publish=8080:80", "--publish=0.0.0.0:53:5353", "--publish=[::]:9:9")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(c.Exec.Publish), "[{127.0.0.1:8080 80} {0.0.0.0:53 5353} {[::]:9 9}]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestSecretsAreNotPrinted(t *testing.T) {
+	c := daemon.Default()
+	if err := c.Apply(settings(t, daemon.ForRun, "--auth=ann:hunter2")); err != nil {
+		t.Fatal(err)
+	}
+	if s := fmt.Sprintf("%v %+v", c.Auth, c.Auth); strings.Contains(s, "hunter2") {
+		t.Errorf("the password shows in %q", s)
+	}
+	for _, arg := range []string{"--auth=hunter2", "--via=socks5://u:hunter2@host", "--via=hunter2"} {
+		if err := c.Apply(settings(t, daemon.ForRun, arg)); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v", arg, err)
+		}
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	text := `
+# comments are fine
+tun: nst1
+route: [10.0.0.0/8, default]
+socks: off
+fwmark: 0x438
+udp-timeout: 90s
+gateway: true
+block-lan: true   # exec's; run passes it over
+auth:
+  - ann:secret
+`
+	c := daemon.Default()
+	s, err := daemon.ReadFile(file(t, text), daemon.ForRun)
+	if err == nil {
+		err = c.Apply(s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.TUN != "nst1" || len(c.Route) != 1 || !c.RouteDefault || len(c.SOCKS) != 0 || c.FWMark != 0x438 ||
+		c.UDPTimeout != 90*time.Second || !c.Gateway || c.Exec.BlockLAN || len(c.Auth) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	// Flags come after the file and replace its lists.
+	if err := c.Apply(settings(t, daemon.ForRun, "--route=192.0.2.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	if c.RouteDefault || len(c.Route) != 1 || c.Route[0].String() != "192.0.2.0/24" {
+		t.Errorf("the flag did not replace the file's routes: %v, default %v", c.Route, c.RouteDefault)
+	}
+}
+
+func TestReadFileErrors(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"rout: default", `line 1: unknown key "rout"; did you mean route?`},
+		{"tun: a\ntun: b", "tun"},
+		{"mtu: [1, 2]", "one value"},
+		{"mtu:", "has no value"},
+		{"route: {a: b}", "has no value"},
+		{"route: [[a]]", "plain values"},
+		{"- a", "mapping"},
+		{"a: b: c", "mapping values"},
+		{"mtu: big", "line 1: mtu"},
+	} {
+		_, err := daemon.ReadFile(file(t, tt.text), daemon.ForRun)
+		wantUsage(t, err, tt.text, tt.want)
+	}
+	_, err := daemon.ReadFile(filepath.Join(t.TempDir(), "none.yaml"), daemon.ForRun)
+	wantUsage(t, err, "none.yaml", "none.yaml")
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"route", "exclude", "socks", "socks-stack"}
+	for word, want := range map[string]string{"rote": "route", "sock": "socks", "socks-stak": "socks-stack", "zzzz": ""} {
+		if got := daemon.Nearest(word, names); got != want {
+			t.Errorf("%s: got %q, want %q", word, got, want)
+		}
+	}
+}
