@@ -1,0 +1,31 @@
+package queue
+
+// Stats is a snapshot of a queue's counters since it was made.
+type Stats struct {
+	Len      int    // values that a Get would find
+	Cap      int    // values that there is room for
+	Puts     uint64 // values put
+	Refused  uint64 // TryPut calls that found no room
+	Gets     uint64 // batches taken; Puts/Gets is the mean batch
+	PutWaits uint64 // Put calls that had to wait: the queue was full
+	GetWaits uint64 // Get calls that had to wait: the queue was empty
+}
+
+// Stats returns the counters. Each is exact; together they are not one instant's.
+func (q *Queue[T]) Stats() Stats {
+	st := Stats{Len: q.Len(), Cap: q.Cap(), PutWaits: q.slots.waited(), GetWaits: q.items.waited()}
+	q.in.mu.Lock()
+	st.Puts, st.Refused = q.in.puts, q.in.refused
+	q.in.mu.Unlock()
+	q.out.mu.Lock()
+	st.Gets = q.out.gets
+	q.out.mu.Unlock()
+	return st
+}
+
+// waited returns how many acquires had to wait.
+func (s *semaphore) waited() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waits
+}
