@@ -1,0 +1,146 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"netstackd/queue"
+)
+
+// A packet is read into three views by one scatter read: a bare ACK uses up
+// only the first, a packet of Ethernet size the first two, and only a
+// super-packet takes the large one. What was not used serves the next read,
+// since gVisor zeroes each view that it hands out. The sizes are those of
+// gVisor's own pools.
+const (
+	headView = 128
+	bodyView = 2048
+	bulkView = 65536
+)
+
+// scatter is one reader's set of views.
+type scatter struct {
+	sizes [3]int
+	views [3]*buffer.View
+	bufs  [3][]byte
+	hdr   [VNetHdrLen]byte
+}
+
+// fill replaces the views that the last packet took.
+func (s *scatter) fill() {
+	for i, v := range s.views {
+		if v == nil {
+			s.views[i] = buffer.NewViewSize(s.sizes[i])
+			s.bufs[i] = s.views[i].AsSlice()
+		}
+	}
+}
+
+// take returns the n bytes just read as a packet's payload.
+func (s *scatter) take(n int) buffer.Buffer {
+	var b buffer.Buffer
+	for i := 0; n > 0; i++ {
+		v := s.views[i]
+		s.views[i] = nil
+		if n < v.Size() {
+			v.CapLength(n)
+		}
+		n -= v.Size()
+		_ = b.Append(v) // fails for no view that NewViewSize made
+	}
+	return b
+}
+
+func (s *scatter) release() {
+	for _, v := range s.views {
+		if v != nil {
+			v.Release()
+		}
+	}
+}
+
+// read moves packets from one device queue into q until the device ends.
+func (e *Endpoint) read(ctx context.Context, n int, q *queue.Queue[*stack.PacketBuffer]) {
+	defer q.Close()
+	s := &scatter{sizes: [3]int{headView, bodyView, bulkView}}
+	defer s.release()
+	for {
+		s.fill()
+		size, err := e.dev.ReadPacket(n, &s.hdr, s.bufs[:])
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, os.ErrClosed) {
+				e.fail(fmt.Errorf("link: read: %w", err))
+			}
+			return
+		}
+		pkt := e.parse(s, size)
+		if pkt == nil {
+			e.counters.rxMalformed.Add(1)
+			continue
+		}
+		if q.TryPut(pkt) {
+			continue
+		}
+		e.counters.queueWaits.Add(1)
+		if q.Put(ctx, pkt) != nil {
+			pkt.DecRef()
+			return
+		}
+	}
+}
+
+// parse makes a packet of what was just read, or returns nil when it is none.
+func (e *Endpoint) parse(s *scatter, size int) *stack.PacketBuffer {
+	var o Offload
+	if size < header.IPv4MinimumSize || size > headView+bodyView+bulkView || !o.decode(&s.hdr, size) {
+		return nil
+	}
+	proto := header.IPv4ProtocolNumber
+	switch s.bufs[0][0] >> 4 {
+	case header.IPv4Version:
+	case header.IPv6Version:
+		proto = header.IPv6ProtocolNumber
+		if size < header.IPv6MinimumSize {
+			return nil
+		}
+	default:
+		return nil
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: s.take(size)})
+	pkt.NetworkProtocolNumber = proto
+	pkt.GSOOptions = ingressGSO(&o)
+	pkt.RXChecksumValidated = o.NeedsCsum || o.DataValid
+	return pkt
+}
+
+// deliver hands q's packets to the stack until q is closed and empty.
+func (e *Endpoint) deliver(d stack.NetworkDispatcher, q *queue.Queue[*stack.PacketBuffer]) {
+	batch := make([]*stack.PacketBuffer, e.cfg.Batch)
+	verify := e.cap&stack.CapabilityRXChecksumOffload != 0
+	for {
+		n, err := q.Get(context.Background(), batch)
+		if err != nil {
+			return
+		}
+		for i, pkt := range batch[:n] {
+			batch[i] = nil
+			if verify && !pkt.RXChecksumValidated && !checksumValid(pkt) {
+				e.counters.rxBadChecksum.Add(1)
+			} else {
+				e.counters.rxPackets.Add(1)
+				e.counters.rxBytes.Add(uint64(pkt.Size()))
+				d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
+			}
+			pkt.DecRef()
+		}
+		if e.cfg.Flush != nil {
+			e.cfg.Flush()
+		}
+	}
+}
