@@ -68,7 +68,7 @@ func Options(cmd Command) []Option {
 		one("tun-fd", "N", "adopt an open TUN fd", ForRun, parseCount, func(c *Config) *int { return &c.TUNFd }),
 		one("mtu", "N", "MTU of the TUN (chosen by measurement)", both, parseCount, func(c *Config) *int { return &c.MTU }),
 		one("queues", "N", "TUN queues, 0 = one per core (0)", both, parseQueues, func(c *Config) *int { return &c.Queues }),
-		list("address", "PREFIX", "host address, the stack takes the next one", both, parseAddress, func(c *Config) *[]netip.Prefix { return &c.Address }),
+		list("address", "PREFIX", "host address (198.18.0.1/30, fd19:8::1/126)", both, parseAddress, func(c *Config) *[]netip.Prefix { return &c.Address }),
 		{
 			Name: "route", Meta: "CIDR", Help: "send it into the TUN; default = everything", Repeat: true, Commands: ForRun,
 			clear: func(c *Config) { c.Route, c.RouteDefault = nil, false }, set: setRoute,
@@ -86,11 +86,11 @@ func Options(cmd Command) []Option {
 			clear: func(c *Config) { c.Via = nil }, set: setVia,
 		},
 		{
-			Name: "socks", Meta: "ADDR", Help: "host listener or off (127.0.0.1:1080; exec: off)", Repeat: true, Commands: both,
+			Name: "socks", Meta: "ADDR", Help: "SOCKS on the host, or off (127.0.0.1:1080)", Repeat: true, Commands: both,
 			clear: func(c *Config) { c.SOCKS = nil }, set: setSOCKS,
 		},
-		one("socks-stack", "PORT", "listener on the stack address, 0 = none (1080)", ForRun, parsePort, func(c *Config) *uint16 { return &c.SOCKSStack }),
-		one("socks-egress", "WAY", "the host listener dials through host or stack", ForRun, parseEgress, func(c *Config) *Egress { return &c.SOCKSEgress }),
+		one("socks-stack", "PORT", "SOCKS on the stack address, 0 = none (1080)", ForRun, parsePort, func(c *Config) *uint16 { return &c.SOCKSStack }),
+		one("socks-egress", "WAY", "what --socks dials through, host or stack (host)", ForRun, parseEgress, func(c *Config) *Egress { return &c.SOCKSEgress }),
 		list("auth", "USER:PASS", "require this SOCKS and HTTP user", both, parseCredential, func(c *Config) *[]Credential { return &c.Auth }),
 		one("auth-file", "FILE", "the same, a line each; SIGHUP rereads it", both, parseFile, func(c *Config) *string { return &c.AuthFile }),
 		one("allow-open", "", "an open proxy beyond loopback is meant", both, parseBool, func(c *Config) *bool { return &c.AllowOpen }),

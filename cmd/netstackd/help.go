@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"netstackd/internal/daemon"
+)
+
+// help is a command's manual: one screen, one line a flag.
+func help(c command, options []daemon.Option) string {
+	var b strings.Builder
+	if c.name == "run" {
+		b.WriteString("netstackd: a userspace network stack behind a TUN, with SOCKS on both sides\n\n")
+		for _, c := range commands() {
+			if c.run == nil {
+				continue
+			}
+			fmt.Fprintf(&b, "  %-35s %s\n", strings.TrimSpace("netstackd "+c.name+" "+c.args), c.summary)
+		}
+		b.WriteString("\nflags of run; * may be repeated, defaults in parentheses:\n")
+	} else {
+		fmt.Fprintf(&b, "%s\n%s\n", strings.TrimSpace("netstackd "+c.name+" "+c.args), c.summary)
+		if len(options) > 0 {
+			b.WriteString("\nflags; * may be repeated, defaults in parentheses:\n")
+		}
+	}
+	for _, o := range options {
+		star := " "
+		if o.Repeat {
+			star = "*"
+		}
+		fmt.Fprintf(&b, "%s --%-25s %s\n", star, strings.TrimSpace(o.Name+" "+o.Meta), o.Help)
+	}
+	if len(options) > 0 {
+		fmt.Fprintf(&b, "  --%-25s %s\n", "config FILE", "YAML with the same names; flags override it")
+	}
+	return b.String()
+}

@@ -1,0 +1,93 @@
+// Command netstackd carries the host's traffic through a userspace network
+// stack: a SOCKS proxy on both sides of a TUN device, and transparent
+// forwarding of what is routed into it. This package is flags, signals and
+// exit codes; the work is done in internal/daemon and internal/sandbox.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"netstackd/internal/daemon"
+
+	"github.com/spf13/pflag"
+)
+
+// The exit codes of every command but exec, which has its own on top.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// A command returns its exit status, or an error that decides it.
+type command struct {
+	name, args, summary string
+	run                 func(args []string) (int, error)
+}
+
+// commands is the program's face; one that this build lacks has a nil run.
+func commands() []command {
+	return []command{
+		{"run", "[flags]", "the daemon (what a bare netstackd does)", runDaemon},
+		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", nil},
+		{"bench", "[flags]", "measure on this machine", nil},
+		{"doctor", "", "say what stops it from working here, and the fix", nil},
+		{"cleanup", "", "remove what a killed daemon left on the host", nil},
+		{"version", "", "print the version", runVersion},
+	}
+}
+
+func main() { os.Exit(exitStatus(dispatch(os.Args[1:]))) }
+
+// dispatch runs the command that args name, the daemon if they name none.
+func dispatch(args []string) (int, error) {
+	name := "run"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		name, args = args[0], args[1:]
+	}
+	if name == "help" {
+		name, args = "run", []string{"--help"}
+	}
+	var names []string
+	for _, c := range commands() {
+		if c.name == name && c.run == nil {
+			return 0, fmt.Errorf("%s: not available in this build", name)
+		}
+		if c.name == name {
+			return c.run(args)
+		}
+		if c.run != nil {
+			names = append(names, c.name)
+		}
+	}
+	hint := "see netstackd --help"
+	if near := daemon.Nearest(name, names); near != "" {
+		hint = "did you mean " + near + "?"
+	}
+	return 0, usageError(fmt.Sprintf("%s: unknown command; %s", name, hint))
+}
+
+// exitStatus prints err as one line on standard error and gives the status
+// that the process exits with.
+func exitStatus(status int, err error) int {
+	if err == nil || errors.Is(err, pflag.ErrHelp) {
+		return status
+	}
+	fmt.Fprintln(os.Stderr, "netstackd: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	if status != 0 {
+		return status
+	}
+	var option *daemon.UsageError
+	var other usageError
+	if errors.As(err, &option) || errors.As(err, &other) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// usageError is a mistake on the command line that belongs to no known flag.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"netstackd/internal/daemon"
+)
+
+// runDaemon is `netstackd run`.
+func runDaemon(args []string) (int, error) {
+	cfg := daemon.Default()
+	rest, err := parseConfig(commands()[0], &cfg, daemon.ForRun, args)
+	if err != nil {
+		return 0, err
+	}
+	if err := noArguments("run", rest); err != nil {
+		return 0, err
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	reload, stopReload := onHangup()
+	defer stopReload()
+	cfg.Reload = reload
+	return 0, daemon.Run(ctx, cfg)
+}
