@@ -1,0 +1,106 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const node = "/dev/net/tun"
+
+// Open makes the interface cfg.Name, or attaches to it if it exists and is a
+// TUN that nobody else has open. It asks for a virtio header and for as many
+// offloads as the kernel has. The interface is down and without addresses, and
+// lives until Close or the end of the process.
+func Open(cfg Config) (*Device, error) {
+	if err := checkName(cfg.Name); err != nil {
+		return nil, fmt.Errorf("tun: %w", err)
+	}
+	queues := cfg.Queues
+	if queues <= 0 {
+		queues = runtime.NumCPU()
+	}
+	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if !cfg.Plain {
+		flags |= unix.IFF_VNET_HDR
+	}
+	if queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	fd, name, err := attach(cfg.Name, flags)
+	if errors.Is(err, unix.EINVAL) {
+		// An interface that exists has one queue or may have many, and wants
+		// to be asked for just that.
+		flags ^= unix.IFF_MULTI_QUEUE
+		var again error
+		if fd, name, again = attach(cfg.Name, flags); again == nil {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, openError(cfg.Name, err)
+	}
+	fds := []int{fd}
+	if flags&unix.IFF_MULTI_QUEUE != 0 {
+		for len(fds) < queues {
+			fd, _, err := attach(name, flags)
+			if err != nil {
+				closeAll(fds)
+				return nil, openError(name, err)
+			}
+			fds = append(fds, fd)
+		}
+	}
+	d, err := newDevice(cfg, name, flags, fds)
+	if err == nil && cfg.MTU > 0 {
+		if err = d.SetMTU(cfg.MTU); err != nil {
+			d.Close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// attach opens one queue of the interface name and returns the fd, and the
+// name that the kernel chose.
+func attach(name string, flags uint16) (int, string, error) {
+	fd, err := unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, "", &os.PathError{Op: "open", Path: node, Err: err}
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(flags)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, "", os.NewSyscallError("ioctl TUNSETIFF", err)
+	}
+	return fd, ifr.Name(), nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// checkName refuses what the kernel would refuse with a bare EINVAL.
+func checkName(name string) error {
+	if len(name) >= unix.IFNAMSIZ || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n") {
+		return fmt.Errorf("%q is no interface name: --tun takes up to %d bytes without / : or space", name, unix.IFNAMSIZ-1)
+	}
+	return nil
+}
+
+// openError adds the mend to an error of attach.
+func openError(name string, err error) error {
+	return fmt.Errorf("tun: %w", err)
+}
