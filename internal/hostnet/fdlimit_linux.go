@@ -1,0 +1,24 @@
+package hostnet
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// RaiseFDLimit lifts this process's soft limit of open files to the hard one
+// and returns the soft limit as it was and as it is.
+func RaiseFDLimit() (before, now uint64, err error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, 0, fmt.Errorf("hostnet: getrlimit RLIMIT_NOFILE: %w", err)
+	}
+	before = l.Cur
+	if l.Cur < l.Max {
+		l.Cur = l.Max
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+			return before, before, fmt.Errorf("hostnet: setrlimit RLIMIT_NOFILE %d: %w", l.Max, err)
+		}
+	}
+	return before, l.Cur, nil
+}

@@ -1,0 +1,30 @@
+//go:build !linux
+
+package hostnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+func (d *Dialer) control(_, _ string, _ syscall.RawConn) error {
+	if d.cfg.Mark != 0 || d.cfg.Interface != "" {
+		return fmt.Errorf("hostnet: marks and bound interfaces: %w", errors.ErrUnsupported)
+	}
+	return nil
+}
+
+func setPacketOptions(*net.UDPConn) error { return nil }
+
+// ListenPing is not supported on this system.
+func (d *Dialer) ListenPing(context.Context, string) (*Ping, error) {
+	return nil, fmt.Errorf("hostnet: ping: %w", errors.ErrUnsupported)
+}
+
+// RaiseFDLimit is not supported on this system.
+func RaiseFDLimit() (before, now uint64, err error) {
+	return 0, 0, fmt.Errorf("hostnet: file descriptor limit: %w", errors.ErrUnsupported)
+}

@@ -1,0 +1,84 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// udpBuffer is what a UDP socket may queue each way, in bytes: a burst of 64 KB
+// trains. The kernel counts memory when it is used, so an idle one is free.
+const udpBuffer = 4 << 20
+
+// control runs between socket(2) and bind(2) or connect(2).
+func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
+	var serr error
+	if err := c.Control(func(fd uintptr) { serr = d.keepOut(int(fd)) }); err != nil {
+		return err
+	}
+	return serr
+}
+
+// keepOut marks and binds the socket as configured.
+func (d *Dialer) keepOut(fd int) error {
+	if d.cfg.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.cfg.Mark)); err != nil {
+			return &SocketError{
+				Flag: fmt.Sprintf("--fwmark %#x", d.cfg.Mark),
+				Mend: "marking sockets needs CAP_NET_ADMIN: run as root, or leave out --fwmark and --route",
+				Err:  err,
+			}
+		}
+	}
+	if d.cfg.Interface != "" {
+		if err := unix.BindToDevice(fd, d.cfg.Interface); err != nil {
+			e := &SocketError{Flag: "--interface " + d.cfg.Interface, Err: err,
+				Mend: "binding to an interface needs CAP_NET_RAW: run as root"}
+			if errors.Is(err, unix.ENODEV) {
+				e.Mend = "no such interface; `ip link` lists them"
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+// setPacketOptions turns on error reports and large buffers.
+func setPacketOptions(c *net.UDPConn) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	err = rc.Control(func(fd uintptr) { serr = packetOptions(int(fd)) })
+	return errors.Join(err, serr)
+}
+
+func packetOptions(fd int) error {
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return fmt.Errorf("getsockopt SO_DOMAIN: %w", err)
+	}
+	if family == unix.AF_INET6 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 1); err != nil {
+			return fmt.Errorf("setsockopt IPV6_RECVERR: %w", err)
+		}
+	}
+	// An IPv6 socket that also takes IPv4 needs this one too; on an
+	// IPv6-only one it does no harm.
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1); err != nil && family == unix.AF_INET {
+		return fmt.Errorf("setsockopt IP_RECVERR: %w", err)
+	}
+	// With CAP_NET_ADMIN past net.core.rmem_max, else up to it; a smaller
+	// buffer drops sooner and is no reason to refuse the flow.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, udpBuffer)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, udpBuffer) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, udpBuffer)
+	}
+	return nil
+}
