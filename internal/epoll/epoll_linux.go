@@ -1,0 +1,171 @@
+package epoll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const maxEvents = 128
+
+type poller struct {
+	fd   int
+	file *os.File // fd again, as the Go runtime polls it
+	conn syscall.RawConn
+
+	mu      sync.Mutex
+	watches []*Watch // by slot; nil = free
+	free    []int32  // free slots
+	gen     uint32   // of the last watch
+}
+
+// Watch is one descriptor's registration.
+type Watch struct {
+	loop   *Loop
+	task   *Task
+	fd     int
+	slot   int32
+	gen    uint32
+	events atomic.Uint32
+}
+
+// New returns a Loop with this many workers; 0 = one for each core, but at
+// least two. Nothing runs before Serve.
+func New(workers int) (*Loop, error) {
+	if workers <= 0 {
+		workers = max(2, runtime.GOMAXPROCS(0))
+	}
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: create: %w", err)
+	}
+	// Non-blocking is what makes os.File hand the descriptor to the runtime's
+	// poller; epoll_wait itself takes no notice.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	l := &Loop{workers: workers}
+	l.fd = fd
+	l.file = os.NewFile(uintptr(fd), "epoll")
+	if l.conn, err = l.file.SyscallConn(); err != nil {
+		l.file.Close()
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	l.queue.init()
+	return l, nil
+}
+
+// Serve polls and runs tasks until ctx ends or the loop is closed, then waits
+// for the tasks under way. Tasks scheduled later do not run.
+func (l *Loop) Serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for range l.workers {
+		wg.Go(l.work)
+	}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	err := l.poll()
+	stop()
+	l.queue.close()
+	wg.Wait()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Close ends Serve. It is idempotent.
+func (l *Loop) Close() error {
+	err := l.file.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// poll collects events until the loop is closed.
+func (l *Loop) poll() error {
+	var events [maxEvents]unix.EpollEvent
+	var n int
+	var err error
+	collect := func(fd uintptr) bool {
+		n, err = unix.EpollWait(int(fd), events[:], 0)
+		return n != 0 || (err != nil && err != unix.EINTR)
+	}
+	for {
+		if rerr := l.conn.Read(collect); rerr != nil {
+			return fmt.Errorf("epoll: wait: %w", rerr)
+		}
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("epoll: wait: %w", err)
+		}
+		for i := range events[:max(n, 0)] {
+			l.dispatch(&events[i])
+		}
+	}
+}
+
+func (l *Loop) dispatch(ev *unix.EpollEvent) {
+	l.mu.Lock()
+	w := l.watches[ev.Fd]
+	if w == nil || w.gen != uint32(ev.Pad) {
+		l.mu.Unlock()
+		return // removed since the kernel queued the event
+	}
+	w.events.Or(ev.Events)
+	l.mu.Unlock()
+	w.task.Schedule()
+}
+
+// Add watches fd for the events (EPOLLIN, EPOLLOUT, …; errors and hang-ups
+// come unasked), edge-triggered: the task is scheduled when one becomes true,
+// and once at the start for those that are. The descriptor must stay open
+// until Remove.
+func (l *Loop) Add(fd int, events uint32, t *Task) (*Watch, error) {
+	w := &Watch{loop: l, task: t, fd: fd}
+	l.mu.Lock()
+	l.gen++
+	w.gen = l.gen
+	if n := len(l.free); n > 0 {
+		w.slot = l.free[n-1]
+		l.free = l.free[:n-1]
+		l.watches[w.slot] = w
+	} else {
+		w.slot = int32(len(l.watches))
+		l.watches = append(l.watches, w)
+	}
+	l.mu.Unlock()
+	// The kernel hands back 64 bits of ours, which x/sys names Fd and Pad.
+	ev := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: w.slot, Pad: int32(w.gen)}
+	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		l.forget(w)
+		return nil, fmt.Errorf("epoll: add: %w", err)
+	}
+	return w, nil
+}
+
+// Events returns the events that came since the last call.
+func (w *Watch) Events() uint32 { return w.events.Swap(0) }
+
+// Remove ends the watch. Its task is not scheduled for it any more.
+func (w *Watch) Remove() {
+	// Fails only when the loop is closed, which ends all watches anyway.
+	_ = unix.EpollCtl(w.loop.fd, unix.EPOLL_CTL_DEL, w.fd, nil)
+	w.loop.forget(w)
+}
+
+func (l *Loop) forget(w *Watch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watches[w.slot] == w {
+		l.watches[w.slot] = nil
+		l.free = append(l.free, w.slot)
+	}
+}

@@ -1,0 +1,175 @@
+package netstack
+
+import (
+	"io"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// relayState is what the zero-copy methods of a Conn work with, kept in it so
+// that they need not allocate.
+type relayState struct {
+	entry  waiter.Entry
+	notify func(events uint32)
+	peek   peeker
+	drop   dropper
+	recv   receiver
+}
+
+// Watch makes notify the listener to the connection's readiness, in bits of
+// epoll (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR), each told when it
+// becomes true. It runs under the endpoint's lock: it must not block, nor call
+// the connection. What is ready already is told before Watch returns.
+func (c *Conn) Watch(notify func(events uint32)) {
+	c.relay.notify = notify
+	c.relay.entry.Init(c, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr|waiter.EventRdHUp)
+	c.wq.EventRegister(&c.relay.entry)
+	c.NotifyEvent(c.ep.Readiness(waiter.ReadableEvents | waiter.WritableEvents | waiter.EventHUp | waiter.EventErr))
+}
+
+// Unwatch ends Watch. No notify runs after it has returned.
+func (c *Conn) Unwatch() { c.wq.EventUnregister(&c.relay.entry) }
+
+// NotifyEvent implements waiter.EventListener.
+func (c *Conn) NotifyEvent(mask waiter.EventMask) {
+	var ev uint32
+	if mask&waiter.ReadableEvents != 0 {
+		ev |= unix.EPOLLIN
+	}
+	if mask&waiter.WritableEvents != 0 {
+		ev |= unix.EPOLLOUT
+	}
+	if mask&waiter.EventRdHUp != 0 {
+		ev |= unix.EPOLLRDHUP
+	}
+	if mask&waiter.EventHUp != 0 {
+		ev |= unix.EPOLLHUP
+	}
+	if mask&waiter.EventErr != 0 {
+		ev |= unix.EPOLLERR
+	}
+	if ev != 0 {
+		c.relay.notify(ev)
+	}
+}
+
+// Peek appends slices of the received, unread bytes to bufs, until there are
+// cap(bufs) of them, and returns them with their total length. They stay valid
+// until Discard, Close or Reset, none of which may run while they are in a
+// system call: their memory goes back to a pool that other connections use.
+// The error is EAGAIN when there is nothing yet, io.EOF after FIN, or why the
+// connection broke.
+func (c *Conn) Peek(bufs [][]byte) ([][]byte, int, error) {
+	p := &c.relay.peek
+	p.bufs = bufs
+	res, terr := c.ep.Read(p, tcpip.ReadOptions{Peek: true})
+	bufs, p.bufs = p.bufs, nil
+	if res.Count > 0 {
+		return bufs, res.Count, nil
+	}
+	return bufs, 0, c.readError(terr)
+}
+
+// Discard takes n bytes that Peek has shown out of the receive queue.
+func (c *Conn) Discard(n int) {
+	c.relay.drop = dropper(n)
+	c.ep.Read(&c.relay.drop, tcpip.ReadOptions{})
+	c.ep.ModerateRecvBuf(n)
+}
+
+func (c *Conn) readError(terr tcpip.Error) error {
+	switch terr.(type) {
+	case *tcpip.ErrWouldBlock:
+		return unix.EAGAIN
+	case *tcpip.ErrClosedForReceive:
+		if err := c.fatal(); err != nil {
+			return err
+		}
+		return io.EOF
+	}
+	return c.fail(terr)
+}
+
+// ReceiveFrom moves up to max bytes, which the caller knows to be there, from
+// a non-blocking socket into the send queue, straight into the memory that the
+// stack sends from. It returns EAGAIN when the send queue is full, and any
+// other error when the connection, or the socket's read, broke.
+func (c *Conn) ReceiveFrom(fd, max int) (int, error) {
+	r := &c.relay.recv
+	r.fd, r.left, r.err = fd, max, nil
+	n, terr := c.ep.Write(r, tcpip.WriteOptions{})
+	switch {
+	case r.err != nil:
+		return int(n), r.err
+	case terr == nil:
+		return int(n), nil
+	}
+	if _, full := terr.(*tcpip.ErrWouldBlock); full {
+		return 0, unix.EAGAIN
+	}
+	if err := c.fatal(); err != nil {
+		return 0, err
+	}
+	return 0, c.fail(terr)
+}
+
+// Broken returns why the connection broke, or nil.
+func (c *Conn) Broken() error { return c.fatal() }
+
+// peeker collects the slices that an endpoint shows it.
+type peeker struct{ bufs [][]byte }
+
+func (p *peeker) Write(b []byte) (int, error) {
+	if len(p.bufs) == cap(p.bufs) {
+		return 0, io.ErrShortWrite
+	}
+	p.bufs = append(p.bufs, b)
+	return len(b), nil
+}
+
+// dropper takes a number of bytes and no more.
+type dropper int
+
+func (d *dropper) Write(b []byte) (int, error) {
+	n := min(len(b), int(*d))
+	*d -= dropper(n)
+	if n < len(b) {
+		return n, io.ErrShortWrite
+	}
+	return n, nil
+}
+
+// receiver is a tcpip.Payloader that reads a socket. gVisor asks for exactly
+// Len bytes and asks again for ever when it gets fewer, so Len is what the
+// kernel says is there, and coming up short is an error, which breaks the
+// flow rather than lose bytes of it.
+type receiver struct {
+	fd, left int
+	err      error
+}
+
+func (r *receiver) Len() int { return r.left }
+
+func (r *receiver) Read(b []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	b = b[:min(len(b), r.left)]
+	for {
+		n, err := unix.Read(r.fd, b)
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			r.err = err
+			return 0, err
+		}
+		r.left -= n
+		return n, nil
+	}
+}

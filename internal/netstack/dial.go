@@ -1,0 +1,147 @@
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"netstackd/internal/flow"
+)
+
+// DialContext connects through the stack, out of the TUN. The network is
+// "tcp", "tcp4" or "tcp6"; a name is looked up by the host's resolver and its
+// addresses are tried in turn. Errors wrap the errno.
+func (s *Stack) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+	addrs, err := s.resolve(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	var first error
+	for _, to := range addrs {
+		c, err := s.dialTCP(ctx, to)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(to), Err: err}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, first
+}
+
+func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	wq := new(waiter.Queue)
+	ep, terr := s.gs.NewEndpoint(tcp.ProtocolNumber, netProto(to.Addr()), wq)
+	if terr != nil {
+		return nil, Errno(terr)
+	}
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	terr = ep.Connect(fullAddress(to))
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ready:
+			if terr = ep.LastError(); terr == nil && tcp.EndpointState(ep.State()) == tcp.StateError {
+				terr = &tcpip.ErrConnectionRefused{}
+			}
+		case <-ctx.Done():
+			ep.Close()
+			return nil, ctxErr(ctx)
+		}
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, Errno(terr)
+	}
+	return &Conn{ep: ep, wq: wq}, nil
+}
+
+// ctxErr is what a dial that its context ended returns: a time-out is one for
+// net.Error too.
+func ctxErr(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("netstack: no answer: %w", context.DeadlineExceeded)
+	}
+	return ctx.Err()
+}
+
+// resolve returns the addresses that a host:port stands for, of the families
+// that the network allows and the stack has.
+func (s *Stack) resolve(ctx context.Context, network, address string) ([]netip.AddrPort, error) {
+	host, portName, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("netstack: address %q: %w", address, err)
+	}
+	port, err := strconv.ParseUint(portName, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("netstack: port %q: %w", portName, err)
+	}
+	ips := []netip.Addr{}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ips = append(ips, ip)
+	} else if ips, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
+		return nil, err
+	}
+	var out []netip.AddrPort
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		if wants(network, ip) && s.Own(ip).IsValid() {
+			out = append(out, netip.AddrPortFrom(ip, uint16(port)))
+		}
+	}
+	if len(out) == 0 {
+		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
+	}
+	return out, nil
+}
+
+// wants reports whether a network's name, as the net package has them, allows
+// the address's family.
+func wants(network string, ip netip.Addr) bool {
+	switch network[len(network)-1] {
+	case '4':
+		return ip.Is4()
+	case '6':
+		return ip.Is6()
+	}
+	return true
+}
+
+// localAddress returns the stack's address that a local host:port means.
+func (s *Stack) localAddress(network, address string) (netip.AddrPort, error) {
+	if address == "" {
+		address = ":0"
+	}
+	host, portName, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("netstack: address %q: %w", address, err)
+	}
+	port, err := strconv.ParseUint(portName, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("netstack: port %q: %w", portName, err)
+	}
+	ip := netip.IPv4Unspecified()
+	if network[len(network)-1] == '6' {
+		ip = netip.IPv6Unspecified()
+	}
+	if host != "" {
+		if ip, err = netip.ParseAddr(host); err != nil {
+			return netip.AddrPort{}, fmt.Errorf("netstack: address %q: %w", address, err)
+		}
+	}
+	if ip.IsUnspecified() {
+		ip = s.Own(ip)
+	}
+	return netip.AddrPortFrom(ip, uint16(port)), nil
+}

@@ -1,0 +1,97 @@
+package netstack
+
+import (
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Request is a SYN for a foreign address that nobody has answered yet. Exactly
+// one of Accept, Refuse, Ignore and Unreachable ends it; until then the
+// application's repeated SYNs are ignored.
+type Request struct {
+	s     *Stack
+	fr    *tcp.ForwarderRequest
+	quote []byte
+}
+
+// handleSYN takes TCP segments that belong to no endpoint. It reports whether
+// it took the segment; others are answered with RST.
+func (s *Stack) handleSYN(fwd *tcp.Forwarder, id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	flags := header.TCP(pkt.TransportHeader().Slice()).Flags()
+	if flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn ||
+		s.cfg.Connect == nil || s.isOwn(id.LocalAddress) {
+		return false
+	}
+	s.synMu.Lock()
+	_, pending := s.syns[id]
+	if !pending {
+		s.syns[id] = packetQuote(pkt)
+		s.wg.Add(1)
+	}
+	s.synMu.Unlock()
+	if pending {
+		return true
+	}
+	if !fwd.HandlePacket(id, pkt) {
+		s.forgetSYN(id)
+		s.wg.Done()
+		return false
+	}
+	return true
+}
+
+func (s *Stack) forgetSYN(id stack.TransportEndpointID) {
+	s.synMu.Lock()
+	delete(s.syns, id)
+	s.synMu.Unlock()
+}
+
+// serveRequest runs on the goroutine that gVisor started for the request.
+func (s *Stack) serveRequest(fr *tcp.ForwarderRequest) {
+	defer s.wg.Done()
+	s.synMu.Lock()
+	quote := s.syns[fr.ID()]
+	s.synMu.Unlock()
+	s.cfg.Connect(&Request{s, fr, quote})
+}
+
+// complete ends the request in gVisor, once.
+func (r *Request) complete(reset bool) {
+	id := r.fr.ID()
+	r.fr.Complete(reset)
+	r.s.forgetSYN(id)
+}
+
+// Source returns the application's end.
+func (r *Request) Source() netip.AddrPort { return idSource(r.fr.ID()) }
+
+// Dest returns what the application wants to connect to.
+func (r *Request) Dest() netip.AddrPort { return idDest(r.fr.ID()) }
+
+// Accept completes the handshake with the application and waits for its end.
+func (r *Request) Accept() (*Conn, error) {
+	wq := new(waiter.Queue)
+	ep, err := r.fr.CreateEndpoint(wq)
+	r.complete(false)
+	if err != nil {
+		return nil, Errno(err)
+	}
+	return &Conn{ep: ep, wq: wq}, nil
+}
+
+// Refuse makes the port look closed, with RST.
+func (r *Request) Refuse() { r.complete(true) }
+
+// Ignore is silence: the application's next SYN is a new request.
+func (r *Request) Ignore() { r.complete(false) }
+
+// Unreachable makes the destination look unreachable.
+func (r *Request) Unreachable(why Unreachable) {
+	from, quote := r.Dest().Addr(), r.quote
+	r.complete(false)
+	r.s.WriteUnreachable(from, quote, why)
+}

@@ -1,0 +1,64 @@
+package netstack
+
+import (
+	"fmt"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// TCPConfig tunes the stack's side of the connections with applications. The
+// other side of each is a local kernel, microseconds away, that loses nothing.
+type TCPConfig struct {
+	// CongestionControl is "cubic" or "reno"; "" = cubic.
+	CongestionControl string
+	// ReceiveBuffer and SendBuffer are the most that one connection's buffers
+	// grow to, in bytes; 0 = 4 MiB each.
+	ReceiveBuffer, SendBuffer int
+}
+
+const (
+	defaultBuffer = 4 << 20
+	minBuffer     = 4 << 10
+	initialBuffer = 1 << 20
+
+	// timeWait is how long the stack remembers a connection that it closed
+	// first. The kernel beyond the TUN lets an application use the 4-tuple
+	// again at once, and its packets neither wander nor arrive twice.
+	timeWait = time.Millisecond
+
+	// maxInFlight is gVisor's limit on requests; ours is the flow registry's.
+	maxInFlight = 1 << 30
+)
+
+func (c *TCPConfig) receiveBuffer() int { return orDefault(c.ReceiveBuffer, initialBuffer) }
+
+func orDefault(n, def int) int {
+	if n > 0 {
+		return n
+	}
+	return def
+}
+
+func (s *Stack) tune(c TCPConfig) error {
+	cc := tcpip.CongestionControlOption("cubic")
+	if c.CongestionControl != "" {
+		cc = tcpip.CongestionControlOption(c.CongestionControl)
+	}
+	rcv := orDefault(c.ReceiveBuffer, defaultBuffer)
+	snd := orDefault(c.SendBuffer, defaultBuffer)
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, o := range []tcpip.SettableTransportProtocolOption{
+		&cc, &sack, &moderate, &wait,
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, rcv), Max: rcv},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, snd), Max: snd},
+	} {
+		if err := s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("netstack: tcp option %T: %w", o, Errno(err))
+		}
+	}
+	return nil
+}
