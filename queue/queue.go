@@ -52,7 +52,8 @@ func New[T any](capacity int) *Queue[T] {
 		panic("queue: capacity must be at least 1")
 	}
 	q := &Queue[T]{ring: make([]T, capacity)}
-	q.slots.count.Store(int64(capacity))
+	q.slots.init(capacity)
+	q.items.init(0)
 	return q
 }
 
@@ -102,7 +103,7 @@ func (q *Queue[T]) put(v T) bool {
 	wake := q.items.add(1)
 	p.mu.Unlock()
 	if wake > 0 {
-		q.items.grant(wake)
+		q.items.wake(wake)
 	}
 	return true
 }
@@ -148,7 +149,9 @@ func (q *Queue[T]) take(dst []T) {
 	}
 	c.gets++
 	c.mu.Unlock()
-	q.slots.release(n)
+	if wake := q.slots.add(n); wake > 0 {
+		q.slots.wake(wake)
+	}
 }
 
 // moveOut copies from slots to dst and zeroes what it copied, so that the ring
@@ -172,7 +175,7 @@ func (q *Queue[T]) Close() {
 }
 
 // Len returns the number of values that a Get would find now.
-func (q *Queue[T]) Len() int { return q.items.len() }
+func (q *Queue[T]) Len() int { return q.items.free() }
 
 // Cap returns the number of values that the queue has room for.
 func (q *Queue[T]) Cap() int { return len(q.ring) }

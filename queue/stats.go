@@ -13,7 +13,7 @@ type Stats struct {
 
 // Stats returns the counters. Each is exact; together they are not one instant's.
 func (q *Queue[T]) Stats() Stats {
-	st := Stats{Len: q.Len(), Cap: q.Cap(), PutWaits: q.slots.waited(), GetWaits: q.items.waited()}
+	st := Stats{Len: q.Len(), Cap: q.Cap(), PutWaits: q.slots.waits.Load(), GetWaits: q.items.waits.Load()}
 	q.in.mu.Lock()
 	st.Puts, st.Refused = q.in.puts, q.in.refused
 	q.in.mu.Unlock()
@@ -21,11 +21,4 @@ func (q *Queue[T]) Stats() Stats {
 	st.Gets = q.out.gets
 	q.out.mu.Unlock()
 	return st
-}
-
-// waited returns how many acquires had to wait.
-func (s *semaphore) waited() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.waits
 }
