@@ -1,0 +1,63 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// reversePathStrict is the value of rp_filter that drops a packet unless its
+// source would be answered by the interface it came in on (RFC 3704 §2.2).
+const reversePathStrict = 1
+
+// checkReversePath finds the one case that no rule of ours mends: outbound
+// sockets bound to an interface that the host itself would not choose, so that
+// strict reverse-path filtering eats every answer.
+func checkReversePath(h *netlink.Handle, iface string) error {
+	if iface == "" {
+		return nil
+	}
+	link, err := h.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("--interface %s: %w (`ip link` lists them)", iface, err)
+	}
+	strict, err := reversePathMode(iface)
+	if err != nil || strict != reversePathStrict {
+		return err
+	}
+	routes, err := h.RouteGet(net.IPv4(198, 51, 100, 1)) // RFC 5737: stands for any far address
+	if errors.Is(err, unix.ENETUNREACH) {
+		return nil // no default route: nothing but connected subnets, which pass
+	}
+	if err != nil {
+		return fmt.Errorf("look up the default route: %w", err)
+	}
+	for _, r := range routes {
+		if r.LinkIndex == link.Attrs().Index {
+			return nil
+		}
+	}
+	return fmt.Errorf("rp_filter=1 would drop the answers that come in on %s, since the host's default route "+
+		"leaves by another interface: sysctl -w net.ipv4.conf.%s.rp_filter=2", iface, iface)
+}
+
+// reversePathMode is the effective rp_filter of an interface: the larger of its
+// own and that of "all" (ip-sysctl.rst).
+func reversePathMode(iface string) (int, error) {
+	all, err := sysctlInt("ipv4/conf/all/rp_filter")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	own, err := sysctlInt("ipv4/conf/" + iface + "/rp_filter")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	return max(all, own), nil
+}

@@ -1,0 +1,48 @@
+// Package netcfg gives the TUN its addresses and routes the host's traffic into
+// it, each step with its undo.
+//
+// # Theory of operation
+//
+// Open sets MTU and addresses and brings the interface up. Capture, called once
+// the stack serves, is what moves routes. Nothing of it touches the main table,
+// a sysctl of the host or anybody else's rule. It consists of a table of our
+// own and, in front of the main table's rule (32766), a band of rules:
+//
+//	base+0   fwmark MARK             goto END   our outbound sockets: no loop
+//	base+10  iif TUN                 goto END   what came out of the TUN
+//	base+20  from TUN-ADDRESS        lookup T   connections that use the TUN
+//	base+30  not iif lo              lookup T   forwarded traffic (--gateway)
+//	base+40  from any address        goto END   bound sockets (see below)
+//	base+50  uidrange A-B            goto END   --exclude-uid
+//	base+60  iif lo [uidrange A-B]   lookup T   everything else from this host
+//	base+99  nop                                END
+//
+// goto END rather than "lookup main" lets what is not captured go on through
+// whatever rules the user has, as if ours were not there.
+//
+// Table T holds a device route for each captured prefix and a throw route for
+// each prefix that stays out: --exclude, and, within a default route, the
+// directly connected subnets and the link-local, multicast and broadcast
+// ranges. The longest prefix wins, so that an explicit --route to one host of a
+// connected subnet is captured and the rest of the subnet is not, and so that
+// the user's own routes, however specific, don't matter: T is asked first.
+//
+// A socket that has no address yet (its routing lookup has source 0) is a new
+// flow and is captured; the kernel then gives it the TUN's address and looks
+// again. A lookup with any other source belongs to a connection from before, to
+// an answer of a service on this host, or to the reverse-path check of a packet
+// that came in: all of these stay where they are. That is why neither open
+// connections nor inbound services nor rp_filter=1 mind, and why no rule has to
+// follow the host's addresses. IPv6 has no way to match "no source"; but a
+// source prefix never matches there while the source is unset, so two rules,
+// from ::/1 and from 8000::/1, do the same.
+//
+// # What a crash leaves
+//
+// The device routes go with the TUN, and the TUN with the process. Rules and
+// throw routes that remain lead nowhere and change nothing. Cleanup removes
+// them: it knows ours by their protocol number (Protocol) and band. Which bands
+// are in use says an abstract Unix socket per band, which the kernel keeps per
+// network namespace and drops with the process. So several daemons can run on
+// one host, and a start can clean up after a dead one without harming a live one.
+package netcfg

@@ -1,0 +1,116 @@
+//go:build linux
+
+package netcfg_test
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"netstackd/internal/netcfg"
+)
+
+const tunName = "netstackd0"
+
+func prefixes(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func testConfig() netcfg.Config {
+	return netcfg.Config{Addresses: prefixes("198.18.0.1/30", "fd19:8::1/126"), MTU: 4000, TxQueueLen: 700}
+}
+
+// open opens and, with routes, captures.
+func open(t *testing.T, cfg netcfg.Config) *netcfg.Host {
+	t.Helper()
+	h, err := netcfg.Open(t.Context(), tunName, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	if err := h.Capture(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestIntegrationOpen(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	tun := openTUN(t, tunName)
+	before := hostState(t)
+	h := open(t, testConfig())
+
+	addr := run(t, "ip addr show dev "+tunName)
+	for _, want := range []string{"198.18.0.1/30", "fd19:8::1/126", "mtu 4000", "qlen 700", ",UP"} {
+		if !strings.Contains(addr, want) {
+			t.Errorf("no %q in %s", want, addr)
+		}
+	}
+	if strings.Contains(addr, "fe80:") || strings.Contains(addr, "tentative") {
+		t.Errorf("link-local or tentative address: %s", addr)
+	}
+	for _, stack := range []string{"198.18.0.2", "fd19:8::2"} {
+		send(t, stack, 5000, "to the stack", nil)
+		if p := tun.expect(t, stack, 5000); p.src != netip.MustParseAddr(stack).Prev() {
+			t.Errorf("%s is reached from %s", stack, p.src)
+		}
+	}
+	for a, want := range map[string]bool{
+		hostAddr4: true, hostAddr6: true, "198.18.0.1": true, "fd19:8::1": true, "127.0.0.5": true, "::1": true,
+		"::ffff:10.0.0.1": true, "198.18.0.2": false, peerAddr4: false, farAddr6: false,
+	} {
+		if h.IsLocal(netip.MustParseAddr(a)) != want {
+			t.Errorf("IsLocal(%s) is not %v", a, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { h.IsLocal(netip.MustParseAddr("10.0.0.1")) }); n != 0 {
+		t.Errorf("IsLocal allocates %v times", n)
+	}
+	if h.Mark() != 0 {
+		t.Errorf("mark %#x without routes", h.Mark())
+	}
+	for range 2 {
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameState(t, before, hostState(t))
+}
+
+func TestIntegrationOpenErrors(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	openTUN(t, tunName)
+	run(t, "ip link set "+tunName+" addrgenmode none up") // the first time attaches a queue
+	run(t, "ip link set "+tunName+" down")
+	before := hostState(t) + run(t, "ip addr")
+	for name, c := range map[string]struct {
+		link string
+		cfg  netcfg.Config
+		want string
+	}{
+		"no link":       {"nosuch0", testConfig(), "nosuch0"},
+		"address taken": {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30", "10.0.0.9/24")}, "--address"},
+		"no interface":  {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30"), Interface: "nosuch1"}, "--interface nosuch1"},
+		"mtu":           {tunName, netcfg.Config{MTU: 1 << 20}, "mtu"},
+	} {
+		h, err := netcfg.Open(context.Background(), c.link, c.cfg)
+		if err == nil {
+			h.Close()
+			t.Errorf("%s: no error", name)
+		} else if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	sameState(t, before, hostState(t)+run(t, "ip addr"))
+}

@@ -1,0 +1,173 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// addrGenNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h: no link-local
+// address, and so no router solicitation or multicast report into the stack.
+const addrGenNone = 1
+
+// configureLink does what Open says. Each step pushes its undo, which matters
+// for an adopted TUN: one of our own goes with its last descriptor.
+func (h *Host) configureLink() error {
+	link, err := h.nl.LinkByName(h.link)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", h.link, err)
+	}
+	attrs := link.Attrs()
+	h.index = attrs.Index
+	if h.cfg.MTU != 0 && h.cfg.MTU != attrs.MTU {
+		if err := h.nl.LinkSetMTU(link, h.cfg.MTU); err != nil {
+			return fmt.Errorf("set mtu %d on %s: %w", h.cfg.MTU, h.link, err)
+		}
+		h.push(func() error { return h.nl.LinkSetMTU(link, attrs.MTU) })
+	}
+	if q := h.cfg.TxQueueLen; q != 0 && q != attrs.TxQLen {
+		if err := h.nl.LinkSetTxQLen(link, q); err != nil {
+			return fmt.Errorf("set queue length %d on %s: %w", q, h.link, err)
+		}
+		h.push(func() error { return h.nl.LinkSetTxQLen(link, attrs.TxQLen) })
+	}
+	addrs, err := h.usableAddresses()
+	if err != nil {
+		return err
+	}
+	if err := h.checkAddressesFree(addrs); err != nil {
+		return err
+	}
+	up := attrs.Flags&net.FlagUp != 0
+	if !up {
+		// Kernels without IPv6 refuse this; it is about IPv6 only.
+		if err := h.nl.LinkSetIP6AddrGenMode(link, addrGenNone); err != nil {
+			h.log.Debug("link-local address left to the kernel", "err", err)
+		}
+	}
+	for _, a := range addrs {
+		if err := h.addAddress(link, a); err != nil {
+			return err
+		}
+	}
+	if !up {
+		if err := h.nl.LinkSetUp(link); err != nil {
+			return fmt.Errorf("bring %s up: %w", h.link, err)
+		}
+		h.push(func() error { return h.nl.LinkSetDown(link) })
+	}
+	for _, a := range addrs {
+		if err := h.routeStack(a); err != nil {
+			return err
+		}
+		f := ipv6
+		if a.Addr().Is4() {
+			f = ipv4
+		}
+		if !slices.Contains(h.families, f) {
+			h.families = append(h.families, f)
+		}
+	}
+	return nil
+}
+
+// push records an undo on the interface; one that is gone needs none.
+func (h *Host) push(f func() error) {
+	h.undo.push(func() error {
+		if err := f(); err != nil && !gone(err) {
+			return err
+		}
+		return nil
+	})
+}
+
+// usableAddresses leaves out IPv6 where the host has none.
+func (h *Host) usableAddresses() ([]netip.Prefix, error) {
+	var addrs []netip.Prefix
+	for _, a := range h.cfg.Addresses {
+		if !a.Addr().Is4() {
+			ok, err := h.enableIPv6()
+			if err != nil {
+				return nil, fmt.Errorf("address %s: %w", a, err)
+			}
+			if !ok {
+				h.log.Info("this host has no IPv6: the TUN goes without", "address", a.String())
+				continue
+			}
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
+}
+
+// checkAddressesFree refuses a subnet that another interface is in: the kernel
+// would take both and send to one.
+func (h *Host) checkAddressesFree(addrs []netip.Prefix) error {
+	existing, err := retryDump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, e := range existing {
+		ip, _ := netip.AddrFromSlice(e.IP)
+		ip = ip.Unmap()
+		for _, a := range addrs {
+			if e.LinkIndex != h.index && a.Contains(ip) {
+				on := fmt.Sprint("interface ", e.LinkIndex)
+				if l, err := h.nl.LinkByIndex(e.LinkIndex); err == nil {
+					on = l.Attrs().Name
+				}
+				return fmt.Errorf("address %s: %s has %s: choose another prefix with --address", a, on, e.IPNet)
+			}
+		}
+	}
+	return nil
+}
+
+// addAddress adds the address without the route of its whole subnet, which
+// would bring packets that our own sockets send to unused addresses of that
+// subnet back into the TUN, for ever.
+func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
+	addr := &netlink.Addr{
+		IPNet:     toIPNet(p),
+		Flags:     unix.IFA_F_NOPREFIXROUTE,
+		Broadcast: net.IPv4zero, // none: nobody on this link would answer one
+	}
+	if !p.Addr().Is4() {
+		addr.Broadcast = nil
+		addr.Flags |= unix.IFA_F_NODAD // usable at once; there is no neighbour to ask
+	}
+	err := h.nl.AddrAdd(link, addr)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // an adopted TUN that has it: not ours to remove
+	}
+	if err != nil {
+		return fmt.Errorf("add address %s to %s: %w", p, h.link, err)
+	}
+	h.push(func() error { return h.nl.AddrDel(link, addr) })
+	return nil
+}
+
+// routeStack routes the stack's address, the one after the host's.
+func (h *Host) routeStack(p netip.Prefix) error {
+	stack := p.Addr().Next()
+	if !p.Contains(stack) {
+		return nil
+	}
+	route := &netlink.Route{
+		LinkIndex: h.index,
+		Scope:     netlink.SCOPE_LINK,
+		Dst:       toIPNet(netip.PrefixFrom(stack, stack.BitLen())),
+		Src:       p.Addr().AsSlice(),
+		Protocol:  Protocol,
+	}
+	if err := h.nl.RouteReplace(route); err != nil {
+		return fmt.Errorf("route %s to %s: %w", stack, h.link, err)
+	}
+	h.push(func() error { return h.nl.RouteDel(route) })
+	return nil
+}

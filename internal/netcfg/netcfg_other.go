@@ -1,0 +1,45 @@
+//go:build !linux
+
+package netcfg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// ErrLinkGone says that the TUN was deleted.
+var ErrLinkGone = errors.New("interface deleted")
+
+// Host is the host side of one TUN; there is none on this system.
+type Host struct{}
+
+// Open is not supported on this system.
+func Open(context.Context, string, Config) (*Host, error) {
+	return nil, fmt.Errorf("netcfg: %w", errors.ErrUnsupported)
+}
+
+// Capture does nothing.
+func (h *Host) Capture(context.Context) error { return errors.ErrUnsupported }
+
+// Release does nothing.
+func (h *Host) Release() error { return nil }
+
+// Watch does nothing.
+func (h *Host) Watch(context.Context) error { return errors.ErrUnsupported }
+
+// Mark is 0.
+func (h *Host) Mark() uint32 { return 0 }
+
+// Families reports none.
+func (h *Host) Families() (v4, v6 bool) { return false, false }
+
+// IsLocal reports false.
+func (h *Host) IsLocal(netip.Addr) bool { return false }
+
+// Close does nothing.
+func (h *Host) Close() error { return nil }
+
+// Cleanup is not supported on this system.
+func Cleanup() (int, error) { return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsupported) }

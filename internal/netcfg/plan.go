@@ -1,0 +1,159 @@
+package netcfg
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// family is one of the two address families; they are planned and applied
+// separately, since a host may have only one.
+type family uint8
+
+const (
+	ipv4 family = 4
+	ipv6 family = 6
+)
+
+func (f family) of(p netip.Prefix) bool { return p.Addr().Is4() == (f == ipv4) }
+
+// neverCaptured are ranges that no default route may take: they mean something
+// on one link only, or on this host.
+func neverCaptured(f family) []netip.Prefix {
+	if f == ipv4 {
+		return []netip.Prefix{
+			netip.MustParsePrefix("169.254.0.0/16"),     // RFC 3927 §2.6.2: never forwarded
+			netip.MustParsePrefix("224.0.0.0/4"),        // multicast
+			netip.MustParsePrefix("255.255.255.255/32"), // limited broadcast
+		}
+	}
+	return []netip.Prefix{
+		netip.MustParsePrefix("fe80::/10"), // RFC 4291 §2.5.6
+		netip.MustParsePrefix("ff00::/8"),
+	}
+}
+
+// tablePlan is what table T should hold for one family.
+type tablePlan struct {
+	device []netip.Prefix // into the TUN
+	throw  []netip.Prefix // out of T again
+}
+
+// planTable computes table T. Connected are the host's directly connected
+// subnets, which only a default route leaves out.
+func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
+	var p tablePlan
+	isDefault := false
+	excluded := make(map[netip.Prefix]bool)
+	for _, e := range excludes {
+		if f.of(e) {
+			excluded[e.Masked()] = true
+		}
+	}
+	for _, r := range routes {
+		r = r.Masked()
+		if !f.of(r) || excluded[r] || slices.Contains(p.device, r) {
+			continue
+		}
+		p.device = append(p.device, r)
+		isDefault = isDefault || r.Bits() == 0
+	}
+	if len(p.device) == 0 {
+		return p
+	}
+	out := slices.Collect(func(yield func(netip.Prefix) bool) {
+		for e := range excluded {
+			if !yield(e) {
+				return
+			}
+		}
+	})
+	if isDefault {
+		out = append(out, neverCaptured(f)...)
+		for _, c := range connected {
+			if f.of(c) && c.Bits() > 0 {
+				out = append(out, c.Masked())
+			}
+		}
+	}
+	for _, e := range out {
+		if !slices.Contains(p.throw, e) && !slices.Contains(p.device, e) {
+			p.throw = append(p.throw, e)
+		}
+	}
+	slices.SortFunc(p.throw, netip.Prefix.Compare)
+	return p
+}
+
+// rule is one routing rule of ours, without its priority base.
+type rule struct {
+	offset   int          // from the band's base
+	mark     uint32       // fwmark, 0 for any
+	iif      string       // incoming interface, "" for any
+	from     netip.Prefix // source, invalid for any
+	uid      *UIDRange    // nil for any
+	not      bool         // invert the selectors
+	action   action
+	capture  bool // takes new flows: removed first at shutdown
+	draining bool // keeps captured flows going: removed last
+}
+
+type action uint8
+
+const (
+	toEnd   action = iota // goto END
+	toTable               // lookup T
+	nop                   // END itself
+)
+
+const (
+	offMark      = 0
+	offFromTUN   = 10
+	offTUNSource = 20
+	offForwarded = 30
+	offBound     = 40
+	offExclude   = 50
+	offCapture   = 60
+	offEnd       = 99
+
+	bandSize = 100
+)
+
+// planRules lists the rules of one family in the order in which to add them:
+// the ones that capture come last, so that there is never a moment in which our
+// own traffic or an open connection could be captured.
+func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg Config) []rule {
+	rules := []rule{
+		{offset: offEnd, action: nop},
+		{offset: offFromTUN, iif: link, action: toEnd, draining: true},
+	}
+	if mark != 0 {
+		rules = append(rules, rule{offset: offMark, mark: mark, action: toEnd, draining: true})
+	}
+	if f == ipv4 {
+		unset := netip.PrefixFrom(netip.IPv4Unspecified(), 32)
+		rules = append(rules, rule{offset: offBound, from: unset, not: true, action: toEnd})
+	} else {
+		rules = append(rules,
+			rule{offset: offBound, from: netip.MustParsePrefix("::/1"), action: toEnd},
+			rule{offset: offBound, from: netip.MustParsePrefix("8000::/1"), action: toEnd})
+	}
+	for _, r := range cfg.ExcludeUIDs {
+		rules = append(rules, rule{offset: offExclude, uid: &r, action: toEnd})
+	}
+	for _, a := range tunAddrs {
+		if f.of(a) {
+			host := netip.PrefixFrom(a.Addr(), a.Addr().BitLen())
+			rules = append(rules, rule{offset: offTUNSource, from: host, action: toTable, draining: true})
+		}
+	}
+	if cfg.Gateway {
+		rules = append(rules, rule{offset: offForwarded, iif: "lo", not: true, action: toTable, draining: true})
+	}
+	if len(cfg.IncludeUIDs) == 0 {
+		return append(rules, rule{offset: offCapture, iif: "lo", action: toTable, capture: true})
+	}
+	for _, r := range cfg.IncludeUIDs {
+		rules = append(rules, rule{offset: offCapture, iif: "lo", uid: &r, action: toTable, capture: true})
+	}
+	return rules
+}

@@ -1,0 +1,54 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// netlinkRule is r as the kernel takes it.
+func (r rule) netlinkRule(f family, s slot) *netlink.Rule {
+	n := netlink.NewRule()
+	n.Family = f.nl()
+	n.Priority = s.base() + r.offset
+	n.Protocol = Protocol
+	n.Invert = r.not
+	n.IifName = r.iif
+	if r.mark != 0 {
+		mask := ^uint32(0)
+		n.Mark, n.Mask = r.mark, &mask
+	}
+	if r.from.IsValid() {
+		n.Src = toIPNet(r.from)
+	}
+	if r.uid != nil {
+		n.UIDRange = netlink.NewRuleUIDRange(r.uid.First, r.uid.Last)
+	}
+	switch r.action {
+	case toTable:
+		n.Table = s.table()
+	case toEnd:
+		n.Goto = s.base() + offEnd
+	case nop:
+		n.Type = frActNop
+	}
+	return n
+}
+
+// addRule adds r. One that is there already is fine: after somebody flushed
+// some of them all are added again.
+func addRule(h *netlink.Handle, r *netlink.Rule) error {
+	if err := h.RuleAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add rule %d: %w", r.Priority, err)
+	}
+	return nil
+}
+
+func deleteRule(h *netlink.Handle, r *netlink.Rule) error {
+	if err := h.RuleDel(r); err != nil && !gone(err) {
+		return fmt.Errorf("remove rule %d: %w", r.Priority, err)
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Settings are read and written in the namespace of the calling thread.
+const sysctlNet = "/proc/sys/net"
+
+// sysctlInt reads one number; name is a path below /proc/sys/net. (A dotted
+// name can't say which interface "eth0.100" is.)
+func sysctlInt(name string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(sysctlNet, name))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// enableIPv6 reports whether the TUN can have IPv6. Where only new interfaces
+// are made without it, the TUN gets it: traffic of the others would leak past
+// a capture otherwise. That setting is the TUN's own and goes with it.
+func (h *Host) enableIPv6() (bool, error) {
+	name := "ipv6/conf/" + h.link + "/disable_ipv6"
+	off, err := sysctlInt(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the kernel has no IPv6, or ipv6.disable=1
+	}
+	if err != nil {
+		return false, err
+	}
+	if off == 0 {
+		return true, nil
+	}
+	if used, err := h.otherIPv6(); err != nil || !used {
+		return false, err
+	}
+	if err := os.WriteFile(filepath.Join(sysctlNet, name), []byte("0"), 0); err != nil {
+		return false, fmt.Errorf("IPv6 is off on %s (mend: sysctl -w net.ipv6.conf.%s.disable_ipv6=0): %w", h.link, h.link, err)
+	}
+	h.push(func() error { return os.WriteFile(filepath.Join(sysctlNet, name), []byte("1"), 0) })
+	return true, nil
+}
+
+// otherIPv6 reports whether any other interface than loopback has IPv6 on.
+func (h *Host) otherIPv6() (bool, error) {
+	links, err := h.nl.LinkList()
+	if err != nil {
+		return false, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, l := range links {
+		if n := l.Attrs().Name; n != "lo" && n != h.link {
+			if off, err := sysctlInt("ipv6/conf/" + n + "/disable_ipv6"); err == nil && off == 0 {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}

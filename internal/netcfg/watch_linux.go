@@ -1,0 +1,110 @@
+package netcfg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+)
+
+// ErrLinkGone says that the TUN was deleted.
+var ErrLinkGone = errors.New("interface deleted")
+
+// Watch follows changes of the network until ctx ends or Close is called, and
+// then returns nil. It keeps IsLocal up to date and table T in step with the
+// directly connected subnets, and puts back what others removed of ours. It
+// returns an error that wraps ErrLinkGone when the TUN is deleted.
+func (h *Host) Watch(ctx context.Context) error {
+	for {
+		// Look first: something may have changed since Open.
+		if err := h.follow(); err != nil {
+			return err
+		}
+		err := h.monitor.wait(ctx)
+		switch {
+		case ctx.Err() != nil, errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("netcfg: watch: %w", err)
+		}
+	}
+}
+
+// follow reads the network anew and puts in order what is ours. Only the loss
+// of the TUN is an error; anything else is tried again at the next change.
+func (h *Host) follow() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
+	link, err := h.nl.LinkByIndex(h.index)
+	if gone(err) {
+		return fmt.Errorf("netcfg: %s: %w", h.link, ErrLinkGone)
+	}
+	if err != nil {
+		h.log.Warn("can't see the TUN", "err", err)
+		return nil
+	}
+	if err := h.refreshLocal(); err != nil {
+		h.log.Warn("this host's addresses may be out of date", "err", err)
+	}
+	if link.Attrs().Flags&net.FlagUp == 0 {
+		h.log.Warn("the TUN is down, nothing is captured", "mend", "ip link set "+h.link+" up")
+		return nil
+	}
+	if err := h.restoreAddresses(link); err != nil {
+		h.log.Warn("the TUN's address", "err", err)
+	}
+	if h.capture != nil {
+		if err := h.capture.sync(); err != nil {
+			h.log.Warn("capture is incomplete", "err", err)
+		}
+	}
+	return nil
+}
+
+// restoreAddresses puts back what went when the TUN was down for a while: the
+// kernel drops IPv6 addresses then, and every route.
+func (h *Host) restoreAddresses(link netlink.Link) error {
+	for _, f := range h.families {
+		addrs, err := retryDump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, f.nl()) })
+		if err != nil {
+			return err
+		}
+		have := make(map[netip.Addr]bool)
+		for _, a := range addrs {
+			ip, _ := netip.AddrFromSlice(a.IP)
+			have[ip.Unmap()] = true
+		}
+		routes, err := retryDump(func() ([]netlink.Route, error) { return h.nl.RouteList(link, f.nl()) })
+		if err != nil {
+			return err
+		}
+		routed := make(map[netip.Prefix]bool)
+		for _, r := range routes {
+			routed[fromIPNet(r.Dst, f)] = true
+		}
+		for _, p := range h.cfg.Addresses {
+			if !f.of(p) {
+				continue
+			}
+			if !have[p.Addr()] {
+				if err := h.addAddress(link, p); err != nil {
+					return err
+				}
+			}
+			stack := p.Addr().Next()
+			if !routed[netip.PrefixFrom(stack, stack.BitLen())] {
+				if err := h.routeStack(p); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
