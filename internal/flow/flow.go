@@ -70,7 +70,8 @@ type Flow struct {
 	meta    Meta
 	started time.Time
 	reg     *Registry
-	kill    func()
+	killer  atomic.Pointer[func()]
+	killed  atomic.Bool
 	up      atomic.Int64
 	down    atomic.Int64
 	closed  atomic.Bool
@@ -92,8 +93,18 @@ func (f *Flow) AddDown(n int64) { f.down.Add(n) }
 // closes it in the end, so Kill may return before the flow has left the
 // registry.
 func (f *Flow) Kill() {
-	if f.kill != nil && !f.closed.Load() {
-		f.kill()
+	f.killed.Store(true)
+	if kill := f.killer.Load(); kill != nil && !f.closed.Load() {
+		(*kill)()
+	}
+}
+
+// OnKill replaces what Kill does, as when the flow passes from one owner to
+// the next. If Kill was called before, it does so now.
+func (f *Flow) OnKill(kill func()) {
+	f.killer.Store(&kill)
+	if f.killed.Load() {
+		f.Kill()
 	}
 }
 

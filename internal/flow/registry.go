@@ -78,7 +78,10 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 		r.left()
 		return nil, fmt.Errorf("flow: %w: %d open (--max-flows)", ErrLimit, limit)
 	}
-	f := &Flow{id: r.nextID.Add(1), meta: m, started: time.Now(), reg: r, kill: kill}
+	f := &Flow{id: r.nextID.Add(1), meta: m, started: time.Now(), reg: r}
+	if kill != nil {
+		f.killer.Store(&kill)
+	}
 	s := &r.shards[f.id%shards]
 	s.mu.Lock()
 	s.flows[f.id] = f

@@ -63,6 +63,22 @@ func TestRegistryCountersAndKill(t *testing.T) {
 	}
 }
 
+func TestFlowOnKill(t *testing.T) {
+	r := flow.NewRegistry(flow.Config{})
+	first, second := 0, 0
+	f, _ := r.Open(flow.Meta{}, func() { first++ })
+	f.Kill()
+	f.OnKill(func() { second++ }) // the new owner learns of the kill it missed
+	if first != 1 || second != 1 {
+		t.Fatalf("killed %d and %d times", first, second)
+	}
+	f.Close()
+	f.Kill()
+	if second != 1 {
+		t.Fatal("a closed flow was killed")
+	}
+}
+
 func TestRegistryDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := flow.NewRegistry(flow.Config{})

@@ -106,13 +106,27 @@ func (c *Conn) ReceiveFrom(fd, max int) (int, error) {
 	case terr == nil:
 		return int(n), nil
 	}
+	return 0, c.writeError(terr)
+}
+
+// TryWrite queues as much of b as there is room for; EAGAIN when none.
+func (c *Conn) TryWrite(b []byte) (int, error) {
+	p := slicePayload(b)
+	n, terr := c.ep.Write(&p, tcpip.WriteOptions{})
+	if terr == nil {
+		return int(n), nil
+	}
+	return 0, c.writeError(terr)
+}
+
+func (c *Conn) writeError(terr tcpip.Error) error {
 	if _, full := terr.(*tcpip.ErrWouldBlock); full {
-		return 0, unix.EAGAIN
+		return unix.EAGAIN
 	}
 	if err := c.fatal(); err != nil {
-		return 0, err
+		return err
 	}
-	return 0, c.fail(terr)
+	return c.fail(terr)
 }
 
 // Broken returns why the connection broke, or nil.

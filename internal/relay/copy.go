@@ -1,0 +1,87 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"netstackd/internal/flow"
+)
+
+const copyBuffer = 64 << 10
+
+// joinCopy relays between connections of which at least one has no descriptor
+// to work with.
+func (r *Relay) joinCopy(f *flow.Flow, in, out net.Conn, inPrefix, outPrefix []byte) {
+	var broken atomic.Bool
+	abort := func() {
+		if broken.CompareAndSwap(false, true) {
+			resetConn(in)
+			resetConn(out)
+		}
+	}
+	f.OnKill(abort)
+	var both sync.WaitGroup
+	direction := func(dst, src net.Conn, prefix []byte, count func(int64)) {
+		if err := r.copyHalf(dst, src, prefix, count); err != nil {
+			abort()
+		}
+	}
+	both.Go(func() { direction(out, in, inPrefix, f.AddUp) })
+	both.Go(func() { direction(in, out, outPrefix, f.AddDown) })
+	go func() {
+		both.Wait()
+		in.Close()
+		out.Close()
+		r.ended(f)
+	}()
+}
+
+func (r *Relay) copyHalf(dst, src net.Conn, prefix []byte, count func(int64)) error {
+	if len(prefix) > 0 {
+		if _, err := dst.Write(prefix); err != nil {
+			return err
+		}
+		count(int64(len(prefix)))
+	}
+	buf := r.buffers.Get().(*[copyBuffer]byte)
+	defer r.buffers.Put(buf)
+	b := buf[:]
+	for {
+		n, rerr := src.Read(b)
+		if n > 0 {
+			if _, err := dst.Write(b[:n]); err != nil {
+				return err
+			}
+			count(int64(n))
+		}
+		if errors.Is(rerr, io.EOF) {
+			return closeWrite(dst)
+		}
+		if rerr != nil {
+			return rerr
+		}
+	}
+}
+
+// closeWrite passes a FIN on. A connection that cannot be half-closed is left
+// open: the other direction would be cut with it.
+func closeWrite(c net.Conn) error {
+	if c, ok := c.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+func resetConn(c net.Conn) {
+	switch c := c.(type) {
+	case Endpoint:
+		c.Reset()
+		return
+	case *net.TCPConn:
+		_ = c.SetLinger(0)
+	}
+	c.Close()
+}

@@ -1,0 +1,244 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"netstackd/internal/epoll"
+	"netstackd/internal/flow"
+)
+
+// zeroCopy is what a Relay needs to move bytes without copies.
+type zeroCopy struct {
+	pipes   pipePool
+	scratch sync.Pool // *scratch
+}
+
+func (z *zeroCopy) init() { z.scratch.New = func() any { return new(scratch) } }
+
+func (z *zeroCopy) close() { z.pipes.close() }
+
+// budget is how many bytes one run moves in each direction before other flows
+// get their turn.
+const budget = 1 << 20
+
+// errBudget says that there is more to move than one run may.
+var errBudget = errors.New("relay: budget spent")
+
+// signals is what is known of an end's readiness. Events are told from
+// anywhere; the flags belong to the task.
+type signals struct {
+	task   *epoll.Task
+	events atomic.Uint32
+
+	readable bool // may have something to read
+	writable bool // may have room
+	hangup   bool // the peer has sent FIN, or the end is broken
+	broken   bool // an error was reported
+}
+
+// notify records events and has the task look at them.
+func (s *signals) notify(events uint32) {
+	s.events.Or(events)
+	s.task.Schedule()
+}
+
+// take turns events into flags. Flags are cleared by who finds them untrue.
+func (s *signals) take(events uint32) {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.readable = true
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.writable = true
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.hangup = true
+	}
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		s.broken = true
+	}
+}
+
+// end is one side of a pair.
+type end interface {
+	sig() *signals
+	watch() error
+	// collect takes the events that came.
+	collect()
+	// fault returns the error of an end that reported one, or nil.
+	fault() error
+	// tryWrite writes what fits of b, or returns EAGAIN.
+	tryWrite(b []byte) (int, error)
+	closeWrite() error
+	// close and reset end the watch and the connection.
+	close()
+	reset()
+}
+
+// half is one direction of a pair.
+type half struct {
+	src, dst end
+	prefix   []byte // to be written before anything that src holds
+	pipe     *pipe  // socket to socket, while bytes are in it
+	done     bool   // FIN was passed on
+}
+
+// pair is a flow under way. Everything but killed belongs to the task.
+type pair struct {
+	r        *Relay
+	f        *flow.Flow
+	task     epoll.Task
+	up, down half
+	killed   atomic.Bool
+}
+
+// joinPair starts a pair if the relay can work on both ends directly.
+func (r *Relay) joinPair(f *flow.Flow, inbound, outbound net.Conn, inPrefix, outPrefix []byte) bool {
+	p := &pair{r: r, f: f}
+	in, out := r.newEnd(p, inbound), r.newEnd(p, outbound)
+	if in == nil || out == nil {
+		return false
+	}
+	_, inEP := in.(*endpointEnd)
+	_, outEP := out.(*endpointEnd)
+	switch {
+	case inEP && outEP:
+		return false
+	case inEP || outEP:
+		r.userspace.Add(1)
+	default:
+		r.spliced.Add(1)
+	}
+	p.up = half{src: in, dst: out, prefix: inPrefix}
+	p.down = half{src: out, dst: in, prefix: outPrefix}
+	p.start()
+	return true
+}
+
+// newEnd returns nil for a connection that it cannot work on.
+func (r *Relay) newEnd(p *pair, c net.Conn) end {
+	switch c := c.(type) {
+	case Endpoint:
+		return &endpointEnd{signals: signals{task: &p.task}, ep: c}
+	case *net.TCPConn:
+		if fd, ok := descriptor(c); ok {
+			return &socketEnd{signals: signals{task: &p.task}, conn: c, fd: fd, loop: r.loop}
+		}
+	}
+	return nil
+}
+
+func (p *pair) start() {
+	p.task.Init(p.r.loop, p.run)
+	in, out := p.up.src, p.up.dst
+	// Both are as good as certain to be writable, and if not, they will say so.
+	in.sig().writable, out.sig().writable = true, true
+	err := in.watch()
+	if err == nil {
+		err = out.watch()
+	}
+	if err != nil {
+		p.killed.Store(true)
+	}
+	p.f.OnKill(func() {
+		p.killed.Store(true)
+		p.task.Schedule()
+	})
+	p.task.Schedule()
+}
+
+// run moves what can be moved, and ends the pair when its time has come.
+func (p *pair) run() {
+	in, out := p.up.src, p.up.dst
+	if p.killed.Load() {
+		p.end(true)
+		return
+	}
+	in.collect()
+	out.collect()
+	s := p.r.scratch.Get().(*scratch)
+	upErr := p.pump(&p.up, s, p.f.AddUp)
+	downErr := p.pump(&p.down, s, p.f.AddDown)
+	p.r.scratch.Put(s)
+	switch {
+	case fatal(upErr) || fatal(downErr) || in.fault() != nil || out.fault() != nil:
+		// What had arrived before the reset was delivered above, if there was
+		// room for it.
+		p.end(true)
+	case p.up.done && p.down.done:
+		p.end(false)
+	case upErr == errBudget || downErr == errBudget:
+		p.task.Schedule()
+	}
+}
+
+func fatal(err error) bool { return err != nil && err != errBudget }
+
+// pump moves bytes in one direction until either end has to be waited for,
+// which is no error, or src has ended.
+func (p *pair) pump(h *half, s *scratch, count func(int64)) error {
+	if h.done {
+		return nil
+	}
+	if err := h.pumpPrefix(count); err != nil || len(h.prefix) > 0 {
+		return err
+	}
+	var err error
+	switch src := h.src.(type) {
+	case *endpointEnd:
+		err = pumpOut(src, h.dst.(*socketEnd), s, count)
+	case *socketEnd:
+		switch dst := h.dst.(type) {
+		case *endpointEnd:
+			err = pumpIn(src, dst, count)
+		case *socketEnd:
+			err = p.r.pumpSplice(h, src, dst, count)
+		}
+	}
+	if err == io.EOF {
+		h.done = true
+		err = h.dst.closeWrite()
+	}
+	return err
+}
+
+func (h *half) pumpPrefix(count func(int64)) error {
+	for len(h.prefix) > 0 && h.dst.sig().writable {
+		n, err := h.dst.tryWrite(h.prefix)
+		if err == unix.EAGAIN {
+			h.dst.sig().writable = false
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		count(int64(n))
+		h.prefix = h.prefix[n:]
+	}
+	if len(h.prefix) == 0 {
+		h.prefix = nil
+	}
+	return nil
+}
+
+// end closes both ends, with RST if the flow ended before its time.
+func (p *pair) end(reset bool) {
+	p.task.Stop()
+	for _, h := range []*half{&p.up, &p.down} {
+		if h.pipe != nil {
+			h.pipe.close()
+			h.pipe = nil
+		}
+		if reset {
+			h.src.reset()
+		} else {
+			h.src.close()
+		}
+	}
+	p.r.ended(p.f)
+}

@@ -1,0 +1,148 @@
+// Package relay moves bytes between the two ends of a flow, in both
+// directions, until both have ended.
+//
+// # Theory of operation
+//
+// A pair is the two ends of one flow and one epoll.Task. The task runs when
+// either end became readable, writable or broken, moves what can be moved
+// without waiting, and returns: an idle flow holds neither goroutine nor
+// buffer. All that touches an end happens on the task, so that nothing is
+// closed under a system call that uses its memory.
+//
+// How bytes move depends on what the ends are:
+//
+//	Endpoint → socket   Peek the stack's own memory, writev it, Discard
+//	socket → Endpoint   receive into the memory that the stack sends from
+//	socket → socket     splice through a pipe, which is held only while full
+//	anything else       two goroutines with pooled buffers
+//
+// A FIN is passed on once everything before it was; the other direction goes
+// on for as long as it likes. A reset of either end resets the other, also
+// after a FIN.
+package relay
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"netstackd/internal/epoll"
+	"netstackd/internal/flow"
+)
+
+// Endpoint is a TCP connection in a userspace stack that can be relayed
+// without copies. Its methods other than net.Conn's are called by one
+// goroutine at a time.
+type Endpoint interface {
+	net.Conn
+	// Watch makes notify the listener to readiness, in epoll's bits, starting
+	// with what is ready now. It may be called under locks of the stack, so it
+	// does no more than schedule.
+	Watch(notify func(events uint32))
+	// Unwatch ends Watch.
+	Unwatch()
+	// Peek appends slices of the unread bytes to bufs, up to its capacity. They
+	// are valid until Discard, Close or Reset. EAGAIN: nothing yet; io.EOF:
+	// nothing more.
+	Peek(bufs [][]byte) ([][]byte, int, error)
+	// Discard takes n bytes that Peek has shown.
+	Discard(n int)
+	// ReceiveFrom moves up to max bytes that a socket is known to hold into the
+	// send queue. EAGAIN: the queue is full.
+	ReceiveFrom(fd, max int) (int, error)
+	// TryWrite queues as much of b as fits. EAGAIN: nothing does.
+	TryWrite(b []byte) (int, error)
+	// CloseWrite sends FIN after what is queued.
+	CloseWrite() error
+	// Reset ends the connection with RST.
+	Reset()
+	// Broken returns why the connection ended before its time, or nil.
+	Broken() error
+}
+
+// Prefixed is a connection from which bytes were read that belong to the flow.
+// They are delivered first; after Unwrap the wrapper is not used any more.
+type Prefixed interface {
+	net.Conn
+	Unwrap() (prefix []byte, conn net.Conn)
+}
+
+// Stats counts flows by how their bytes moved.
+type Stats struct {
+	Userspace int64 // between the stack and a socket, without copies
+	Spliced   int64 // between two sockets, without copies
+	Copied    int64 // the rest
+	Open      int64 // of all these, flows under way
+}
+
+// Relay joins pairs of connections. Use New.
+type Relay struct {
+	zeroCopy // x_linux.go, x_other.go
+
+	loop    *epoll.Loop
+	buffers sync.Pool // *[copyBuffer]byte
+	wg      sync.WaitGroup
+
+	userspace, spliced, copied, open atomic.Int64
+}
+
+// New returns a Relay whose flows are moved by the loop's workers. The caller
+// serves the loop, and closes it after Wait.
+func New(loop *epoll.Loop) *Relay {
+	r := &Relay{loop: loop}
+	r.buffers.New = func() any { return new([copyBuffer]byte) }
+	r.zeroCopy.init()
+	return r
+}
+
+// Join relays between the flow's two ends until both directions have ended. It
+// returns at once, and takes over both connections and the flow.
+func (r *Relay) Join(f *flow.Flow, inbound, outbound net.Conn) {
+	r.wg.Add(1)
+	r.open.Add(1)
+	inPrefix, inbound := unwrap(inbound)
+	outPrefix, outbound := unwrap(outbound)
+	if !r.joinPair(f, inbound, outbound, inPrefix, outPrefix) {
+		r.copied.Add(1)
+		r.joinCopy(f, inbound, outbound, inPrefix, outPrefix)
+	}
+}
+
+// unwrap takes off any number of wrappers.
+func unwrap(c net.Conn) ([]byte, net.Conn) {
+	var all []byte
+	for {
+		w, ok := c.(Prefixed)
+		if !ok {
+			return all, c
+		}
+		var prefix []byte
+		// An inner wrapper has read its bytes earlier.
+		prefix, c = w.Unwrap()
+		all = append(prefix[:len(prefix):len(prefix)], all...)
+	}
+}
+
+// ended is called once for each joined flow.
+func (r *Relay) ended(f *flow.Flow) {
+	f.Close()
+	r.open.Add(-1)
+	r.wg.Done()
+}
+
+// Wait waits until no flow is left. Flows end by themselves or are killed
+// through their registry.
+func (r *Relay) Wait() {
+	r.wg.Wait()
+	r.zeroCopy.close()
+}
+
+// Stats returns the relay's counters.
+func (r *Relay) Stats() Stats {
+	return Stats{
+		Userspace: r.userspace.Load(),
+		Spliced:   r.spliced.Load(),
+		Copied:    r.copied.Load(),
+		Open:      r.open.Load(),
+	}
+}

@@ -1,0 +1,139 @@
+package relay
+
+import (
+	"io"
+	"net"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"netstackd/internal/epoll"
+)
+
+// socketEnd is an end in the host's kernel.
+type socketEnd struct {
+	signals
+	conn *net.TCPConn
+	fd   int // of conn, which stays open until close or reset
+	loop *epoll.Loop
+	w    *epoll.Watch
+}
+
+func descriptor(c *net.TCPConn) (fd int, ok bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	err = raw.Control(func(d uintptr) { fd = int(d) })
+	return fd, err == nil
+}
+
+func (e *socketEnd) sig() *signals { return &e.signals }
+
+// watch adds the descriptor to our loop. Go's own poller has it too, but with
+// nobody waiting there its events cost next to nothing.
+func (e *socketEnd) watch() (err error) {
+	e.w, err = e.loop.Add(e.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP, e.task)
+	return err
+}
+
+func (e *socketEnd) collect() {
+	if e.w != nil {
+		e.take(e.w.Events())
+	}
+}
+
+func (e *socketEnd) fault() error {
+	if !e.broken {
+		return nil
+	}
+	// Closed in both directions hangs up as well, without an error. Reading the
+	// error clears it.
+	e.broken = false
+	n, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return err
+	}
+	if n != 0 {
+		return unix.Errno(n)
+	}
+	return nil
+}
+
+func (e *socketEnd) tryWrite(b []byte) (int, error) {
+	for {
+		n, err := unix.Write(e.fd, b)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+func (e *socketEnd) closeWrite() error {
+	err := unix.Shutdown(e.fd, unix.SHUT_WR)
+	if err == unix.ENOTCONN { // reset in the meantime: its event is on the way
+		return nil
+	}
+	return err
+}
+
+// peekEnd tells FIN from an error on a socket that has nothing left to read.
+func (e *socketEnd) peekEnd() error {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(e.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR || n > 0:
+		e.readable = true
+		if err == unix.EAGAIN {
+			e.readable, e.hangup = false, false
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	return io.EOF
+}
+
+func (e *socketEnd) close() {
+	if e.w != nil {
+		e.w.Remove()
+	}
+	e.conn.Close()
+}
+
+func (e *socketEnd) reset() {
+	// Lingering for no time is what sends RST (socket(7)).
+	_ = e.conn.SetLinger(0)
+	e.close()
+}
+
+// maxIovecs is how many slices one writev takes.
+const maxIovecs = 64
+
+// scratch is the working space of one run.
+type scratch struct {
+	bufs [maxIovecs][]byte
+	iovs [maxIovecs]unix.Iovec
+}
+
+// writev writes the slices, and forgets them.
+func (s *scratch) writev(fd int, bufs [][]byte) (int, error) {
+	for i, b := range bufs {
+		s.iovs[i].Base = unsafe.SliceData(b)
+		s.iovs[i].SetLen(len(b))
+	}
+	var n uintptr
+	var errno unix.Errno
+	for {
+		n, _, errno = unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&s.iovs[0])), uintptr(len(bufs)))
+		if errno != unix.EINTR {
+			break
+		}
+	}
+	clear(s.iovs[:len(bufs)])
+	clear(bufs)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}

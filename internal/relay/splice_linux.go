@@ -1,0 +1,178 @@
+package relay
+
+import (
+	"io"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pipeSize is asked for; without privilege the kernel may grant less.
+	pipeSize = 1 << 20
+	// sparePipes bounds how many pipes are kept for the next flow.
+	sparePipes = 16
+)
+
+// pipe is where spliced bytes are between two sockets.
+type pipe struct {
+	r, w int
+	n    int // bytes in it
+}
+
+func (p *pipe) close() {
+	unix.Close(p.r)
+	unix.Close(p.w)
+}
+
+// pipePool keeps a few empty pipes: making one costs more than a splice.
+type pipePool struct {
+	mu    sync.Mutex
+	spare []*pipe
+}
+
+func (pp *pipePool) get() (*pipe, error) {
+	pp.mu.Lock()
+	if n := len(pp.spare); n > 0 {
+		p := pp.spare[n-1]
+		pp.spare = pp.spare[:n-1]
+		pp.mu.Unlock()
+		return p, nil
+	}
+	pp.mu.Unlock()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	// The default of 64 KiB works as well, only slower.
+	_, _ = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
+	return &pipe{r: fds[0], w: fds[1]}, nil
+}
+
+func (pp *pipePool) put(p *pipe) {
+	pp.mu.Lock()
+	if len(pp.spare) < sparePipes {
+		pp.spare = append(pp.spare, p)
+		p = nil
+	}
+	pp.mu.Unlock()
+	if p != nil {
+		p.close()
+	}
+}
+
+func (pp *pipePool) close() {
+	pp.mu.Lock()
+	defer pp.mu.Unlock()
+	for _, p := range pp.spare {
+		p.close()
+	}
+	pp.spare = nil
+}
+
+// pumpSplice moves pages between two sockets. The half keeps its pipe only
+// while dst has no room for what is in it.
+func (r *Relay) pumpSplice(h *half, src, dst *socketEnd, count func(int64)) error {
+	for moved := 0; dst.writable; {
+		if h.pipe == nil {
+			if !src.readable {
+				return nil
+			}
+			p, err := r.pipes.get()
+			if err != nil { // out of descriptors: slower, but it goes on
+				return r.pumpCopy(src, dst, count)
+			}
+			h.pipe = p
+		}
+		if h.pipe.n == 0 {
+			if err := h.fill(r, src); err != nil || h.pipe == nil {
+				return err
+			}
+		}
+		n, err := splice(h.pipe.r, dst.fd, h.pipe.n)
+		if err == unix.EAGAIN {
+			dst.writable = false
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		h.pipe.n -= n
+		count(int64(n))
+		if moved += n; moved >= budget {
+			return errBudget
+		}
+	}
+	return nil
+}
+
+// fill splices from src into the half's empty pipe. When there is nothing, the
+// pipe goes back to the pool.
+func (h *half) fill(r *Relay, src *socketEnd) error {
+	n, err := 0, error(unix.EAGAIN)
+	if src.readable {
+		n, err = splice(src.fd, h.pipe.w, pipeSize)
+	}
+	if n > 0 {
+		h.pipe.n = n
+		return nil
+	}
+	r.pipes.put(h.pipe)
+	h.pipe = nil
+	switch err {
+	case nil:
+		return io.EOF
+	case unix.EAGAIN:
+		src.readable = false
+		return nil
+	}
+	return err
+}
+
+func splice(from, to, max int) (int, error) {
+	for {
+		n, err := unix.Splice(from, nil, to, nil, max, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		if err != unix.EINTR {
+			return int(n), err
+		}
+	}
+}
+
+// pumpCopy moves bytes between two sockets without a pipe. It peeks, so that
+// what dst has no room for stays where it is.
+func (r *Relay) pumpCopy(src, dst *socketEnd, count func(int64)) error {
+	buf := r.buffers.Get().(*[copyBuffer]byte)
+	defer r.buffers.Put(buf)
+	b := buf[:]
+	for moved := 0; src.readable && dst.writable; {
+		n, _, err := unix.Recvfrom(src.fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			src.readable = false
+			return nil
+		case err != nil:
+			return err
+		case n == 0:
+			return io.EOF
+		}
+		w, err := dst.tryWrite(b[:n])
+		if err == unix.EAGAIN {
+			dst.writable = false
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// MSG_TRUNC discards from a TCP socket without copying (tcp(7)).
+		if _, _, err := unix.Recvfrom(src.fd, b[:w], unix.MSG_TRUNC|unix.MSG_DONTWAIT); err != nil {
+			return err
+		}
+		count(int64(w))
+		if moved += w; moved >= budget {
+			return errBudget
+		}
+	}
+	return nil
+}
