@@ -1,0 +1,217 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// configureLinks brings up loopback and the TUN, gives it its addresses, and
+// sends everything there. It speaks rtnetlink(7) itself: the helper does this
+// once, to two interfaces that it made. Without ipv6 there is neither address nor
+// route of that family, and a connection fails at once.
+func configureLinks(s setup, ipv6 bool) error {
+	n, err := openNetlink()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	if err := n.linkUp("lo", 0); err != nil {
+		return err
+	}
+	if !ipv6 {
+		// Not even a link-local address, which would route ff00::/8.
+		_ = writeSysctl("net/ipv6/conf/"+s.TUN+"/disable_ipv6", "1")
+	}
+	// The address comes first: on a TUN that is up, the kernel would make a
+	// link-local one too, and ask for routers.
+	if err := n.noLinkLocal(s.TUN); err != nil && ipv6 {
+		return err
+	}
+	if err := n.linkUp(s.TUN, s.MTU); err != nil {
+		return err
+	}
+	for _, p := range s.Addresses {
+		if p.Addr().Is6() && !ipv6 {
+			continue
+		}
+		if err := n.addAddress(s.TUN, p); err != nil {
+			return err
+		}
+		if err := n.addDefault(s.TUN, p.Addr().Is6()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// haveIPv6 reports whether this kernel has IPv6, and turns it on in this
+// namespace if the host's setting was inherited.
+func haveIPv6() bool {
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+		return false
+	}
+	if readSysctl("net/ipv6/conf/all/disable_ipv6") == "0" && readSysctl("net/ipv6/conf/default/disable_ipv6") == "0" {
+		return true
+	}
+	return errors.Join(
+		writeSysctl("net/ipv6/conf/all/disable_ipv6", "0"),
+		writeSysctl("net/ipv6/conf/default/disable_ipv6", "0")) == nil
+}
+
+// genModeNone is IN6_ADDR_GEN_MODE_NONE (linux/if_link.h).
+const genModeNone = 1
+
+// netlink is a NETLINK_ROUTE socket.
+type netlink struct {
+	fd  int
+	seq uint32
+}
+
+func openNetlink() (*netlink, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, os.NewSyscallError("socket AF_NETLINK", err)
+	}
+	return &netlink{fd: fd}, nil
+}
+
+func (n *netlink) close() { unix.Close(n.fd) }
+
+// linkUp sets an interface up, and its MTU unless that is 0.
+func (n *netlink) linkUp(name string, mtu int) error {
+	body, err := ifinfo(name, unix.IFF_UP)
+	if err != nil {
+		return err
+	}
+	if mtu > 0 {
+		body = attr(body, unix.IFLA_MTU, binary.NativeEndian.AppendUint32(nil, uint32(mtu)))
+	}
+	if err := n.do(unix.RTM_NEWLINK, 0, body); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
+}
+
+// noLinkLocal keeps the kernel from making an IPv6 link-local address.
+func (n *netlink) noLinkLocal(name string) error {
+	body, err := ifinfo(name, 0)
+	if err != nil {
+		return err
+	}
+	mode := attr(nil, unix.IFLA_INET6_ADDR_GEN_MODE, []byte{genModeNone})
+	body = attr(body, unix.IFLA_AF_SPEC, attr(nil, unix.AF_INET6, mode))
+	if err := n.do(unix.RTM_NEWLINK, 0, body); err != nil {
+		return fmt.Errorf("set addrgenmode of %s: %w", name, err)
+	}
+	return nil
+}
+
+// addAddress gives an interface an address; nothing else can have it, so an
+// IPv6 one is usable at once.
+func (n *netlink) addAddress(name string, p netip.Prefix) error {
+	index, err := indexOf(name)
+	if err != nil {
+		return err
+	}
+	a := p.Addr().AsSlice()
+	body := []byte{family(p.Addr().Is6()), byte(p.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}
+	body = binary.NativeEndian.AppendUint32(body, index)
+	body = attr(body, unix.IFA_LOCAL, a)
+	body = attr(body, unix.IFA_ADDRESS, a)
+	if err := n.do(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body); err != nil {
+		return fmt.Errorf("add address %v to %s: %w", p, name, err)
+	}
+	return nil
+}
+
+// addDefault adds a default route to an interface.
+func (n *netlink) addDefault(name string, ipv6 bool) error {
+	index, err := indexOf(name)
+	if err != nil {
+		return err
+	}
+	body := []byte{
+		family(ipv6), 0, 0, 0, // destination 0/0, from anywhere, any TOS
+		unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_LINK, unix.RTN_UNICAST,
+		0, 0, 0, 0, // flags
+	}
+	if ipv6 {
+		body[6] = unix.RT_SCOPE_UNIVERSE
+	}
+	body = attr(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
+	if err := n.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body); err != nil {
+		return fmt.Errorf("add default route to %s: %w", name, err)
+	}
+	return nil
+}
+
+// do sends one request and waits for its acknowledgement.
+func (n *netlink) do(kind, flags int, body []byte) error {
+	n.seq++
+	msg := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
+	msg = binary.NativeEndian.AppendUint16(msg, uint16(kind))
+	msg = binary.NativeEndian.AppendUint16(msg, uint16(flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK))
+	msg = binary.NativeEndian.AppendUint32(msg, n.seq)
+	msg = append(binary.NativeEndian.AppendUint32(msg, 0), body...)
+	if err := unix.Sendto(n.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("sendto", err)
+	}
+	buf := make([]byte, 8<<10)
+	got, _, err := unix.Recvfrom(n.fd, buf, 0)
+	if err != nil {
+		return os.NewSyscallError("recvfrom", err)
+	}
+	// struct nlmsghdr, then of struct nlmsgerr the error.
+	if got < unix.NLMSG_HDRLEN+4 || binary.NativeEndian.Uint16(buf[4:]) != unix.NLMSG_ERROR {
+		return errors.New("netlink: unexpected answer")
+	}
+	if code := int32(binary.NativeEndian.Uint32(buf[unix.NLMSG_HDRLEN:])); code != 0 {
+		return unix.Errno(-code)
+	}
+	return nil
+}
+
+// ifinfo is a struct ifinfomsg that sets the flags given.
+func ifinfo(name string, flags uint32) ([]byte, error) {
+	index, err := indexOf(name)
+	if err != nil {
+		return nil, err
+	}
+	b := []byte{unix.AF_UNSPEC, 0, 0, 0}
+	for _, v := range []uint32{index, flags, flags} { // the last is the mask of what changes
+		b = binary.NativeEndian.AppendUint32(b, v)
+	}
+	return b, nil
+}
+
+// attr appends a struct rtattr with its value, padded.
+func attr(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+func family(ipv6 bool) byte {
+	if ipv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func indexOf(name string) (uint32, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(i.Index), nil
+}

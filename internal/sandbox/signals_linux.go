@@ -1,0 +1,125 @@
+package sandbox
+
+import (
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// passed are the signals that netstackd passes on. Those of the terminal are
+// among them: they reach the whole process group, and so the command, by
+// themselves, which relay tells from those sent to netstackd alone.
+var passed = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM,
+	unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGWINCH, unix.SIGPWR,
+}
+
+// notify has c receive signals, but for those that our caller ignores, as
+// nohup(1) does: the command inherits that.
+func notify(c chan<- os.Signal, signals []os.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
+}
+
+// passSignals tells the helper of each signal that this process gets, until the
+// function that it returns is called.
+func (s *Sandbox) passSignals() (stop func()) {
+	signals := make(chan os.Signal, 64)
+	notify(signals, passed)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sig := range signals {
+			_ = s.conn.send(message{Op: opSignal, Signal: int(sig.(unix.Signal))})
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+	}
+}
+
+// relay decides which of the signals that netstackd got the command is to get
+// from us. The kernel doesn't tell a Go program who a signal is from and whom
+// else it went to. But the helper is in netstackd's process group: what it got
+// too was sent to the group, and the command, if it is still in that group, has
+// it already; a second SIGINT would make many a program give up its cleaning up.
+type relay struct {
+	own    chan os.Signal // those that the helper gets
+	timer  *time.Timer    // when the first of waiting is due
+	waits  map[unix.Signal]time.Time
+	recent map[unix.Signal]time.Time
+}
+
+const (
+	// relayDelay is how long the helper's copy of a signal may take, once
+	// netstackd has told of its own. The kernel sends both in one go.
+	relayDelay = 50 * time.Millisecond
+	// relayMemory is how long a copy of the helper's waits for netstackd's.
+	relayMemory = 500 * time.Millisecond
+)
+
+func newRelay() *relay {
+	r := &relay{
+		own:    make(chan os.Signal, 64),
+		timer:  time.NewTimer(relayDelay),
+		waits:  make(map[unix.Signal]time.Time),
+		recent: make(map[unix.Signal]time.Time),
+	}
+	// Also SIGTTOU: the default would be to stop.
+	notify(r.own, append([]os.Signal{unix.SIGTTOU}, passed...))
+	return r
+}
+
+// got notes that the helper got a signal itself.
+func (r *relay) got(sig unix.Signal, now time.Time) {
+	if _, ok := r.waits[sig]; ok {
+		delete(r.waits, sig)
+		return
+	}
+	r.recent[sig] = now
+}
+
+// asked notes that netstackd got a signal, and sends it if it can't have reached
+// the command.
+func (r *relay) asked(sig unix.Signal, grouped bool, now time.Time, send func(unix.Signal)) {
+	at, had := r.recent[sig]
+	delete(r.recent, sig)
+	switch {
+	case !grouped || sig == unix.SIGCONT: // a second SIGCONT does nothing
+		send(sig)
+	case had && now.Sub(at) < relayMemory:
+	default:
+		r.waits[sig] = now.Add(relayDelay)
+		r.schedule(now)
+	}
+}
+
+// due sends those whose time has come.
+func (r *relay) due(now time.Time, send func(unix.Signal)) {
+	for sig, at := range r.waits {
+		if !at.After(now) {
+			delete(r.waits, sig)
+			send(sig)
+		}
+	}
+	r.schedule(now)
+}
+
+func (r *relay) schedule(now time.Time) {
+	var first time.Time
+	for _, at := range r.waits {
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	if !first.IsZero() {
+		r.timer.Reset(first.Sub(now))
+	}
+}
