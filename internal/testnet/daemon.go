@@ -5,7 +5,6 @@ package testnet
 import (
 	"bufio"
 	"context"
-	"errors"
 	"os/exec"
 	"strings"
 	"sync"
@@ -132,12 +131,8 @@ func (d *Daemon) Stop() {
 	}
 }
 
-// CPU is the processor time that it has used.
-func (d *Daemon) CPU() time.Duration {
-	d.t.Helper()
-	user, system, err := cpuTime(d.Pid())
-	if err != nil {
-		d.t.Fatal(errors.Join(errors.New("testnet: cpu time"), err))
-	}
-	return user + system
-}
+// Ready is closed when it has said that it is ready.
+func (d *Daemon) Ready() <-chan struct{} { return d.ready }
+
+// Done is closed when the process has ended.
+func (d *Daemon) Done() <-chan struct{} { return d.done }

@@ -9,28 +9,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// cpuTime reads a process's user and system time from /proc/PID/stat, in ticks
-// of 10 ms (proc(5), fields 14 and 15).
-func cpuTime(pid int) (user, system time.Duration, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, err
+// CPU is the processor time that the daemon has used, in all its threads.
+func (d *Daemon) CPU() time.Duration {
+	d.t.Helper()
+	// A process's own clock: CPUCLOCK_SCHED for another process, as
+	// clock_getcpuclockid(3) makes it.
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^d.Pid())<<3|2, &ts); err != nil {
+		d.t.Fatalf("testnet: CPU time of %d: %v", d.Pid(), err)
 	}
-	// The second field is a name in parentheses that may hold anything.
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, 0, fmt.Errorf("short /proc/%d/stat: %q", pid, text)
-	}
-	u, err1 := strconv.Atoi(fields[11])
-	s, err2 := strconv.Atoi(fields[12])
-	if err1 != nil || err2 != nil {
-		return 0, 0, fmt.Errorf("odd /proc/%d/stat: %q", pid, text)
-	}
-	const tick = 10 * time.Millisecond
-	return time.Duration(u) * tick, time.Duration(s) * tick, nil
+	return time.Duration(ts.Nano())
 }
 
 // OpenFiles is the number of file descriptors that the daemon has open.

@@ -1,0 +1,236 @@
+//go:build linux
+
+package main_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"netstackd/internal/testnet"
+
+	"golang.org/x/sys/unix"
+)
+
+// tellSource answers a datagram with the address that it came from.
+func tellSource(d testnet.Datagram) { d.Reply([]byte(d.From.String())) }
+
+// One application socket has one outbound port, whatever the destination, and
+// anyone may answer it (RFC 4787, REQ-1 and REQ-8).
+func TestIntegrationUDPMapping(t *testing.T) {
+	n, _ := startRouted(t)
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		ports := []uint16{n.B.ServeUDP(t, wildcard(f), tellSource), n.B.ServeUDP(t, wildcard(f), tellSource)}
+		app := n.A.ListenPacket(t, "udp", netip.AddrPortFrom(n.A.Addr(f), 0).String())
+		_ = app.SetDeadline(time.Now().Add(10 * time.Second))
+		var mapped []string
+		for i, port := range append(ports, ports...) {
+			to := netip.MustParseAddrPort(dest(f, i, port))
+			seen, from := askSource(t, app, to)
+			if from != to {
+				t.Errorf("the answer of %v came from %v", to, from)
+			}
+			mapped = append(mapped, seen)
+		}
+		for _, m := range mapped {
+			if m != mapped[0] {
+				t.Fatalf("several outbound sockets for one application socket: %v", mapped)
+			}
+		}
+		// A third party that was never asked.
+		stranger := n.B.ListenPacket(t, "udp", dest(f, 30, 4444))
+		if _, err := stranger.WriteToUDPAddrPort([]byte("unasked"), netip.MustParseAddrPort(mapped[0])); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 64)
+		m, from, err := app.ReadFromUDPAddrPort(buf)
+		if err != nil || string(buf[:m]) != "unasked" || unmapped(from).String() != dest(f, 30, 4444) {
+			t.Errorf("from a third party: %q from %v, %v", buf[:m], from, err)
+		}
+		// Another application socket is another mapping.
+		other := n.A.ListenPacket(t, "udp", netip.AddrPortFrom(n.A.Addr(f), 0).String())
+		_ = other.SetDeadline(time.Now().Add(10 * time.Second))
+		if seen, _ := askSource(t, other, netip.MustParseAddrPort(dest(f, 0, ports[0]))); seen == mapped[0] {
+			t.Errorf("two application sockets share the outbound %s", seen)
+		}
+	})
+}
+
+func askSource(t *testing.T, c *net.UDPConn, to netip.AddrPort) (seen string, from netip.AddrPort) {
+	t.Helper()
+	if _, err := c.WriteToUDPAddrPort([]byte("who am I?"), to); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 128)
+	n, from, err := c.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n]), unmapped(from)
+}
+
+func unmapped(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// A host's port unreachable reaches the application as one.
+func TestIntegrationUDPRefused(t *testing.T) {
+	n, _ := startRouted(t)
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		n.A.Through(t, tun, 20, 20, func() { wantUDPRefused(t, dialUDP(t, n.A, dest(f, 1, 9))) })
+	})
+}
+
+// The largest datagrams that the protocols have go both ways.
+func TestIntegrationUDPSizes(t *testing.T) {
+	n, _ := startRouted(t)
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		port := n.B.ServeUDP(t, wildcard(f), testnet.EchoUDP)
+		largest := map[testnet.Family]int{testnet.IPv4: 65507, testnet.IPv6: 65527}[f]
+		c := dialUDP(t, n.A, dest(f, 1, port))
+		buf := make([]byte, 65536)
+		for _, size := range []int{0, 1, 1472, 1473, 9000, 65000, largest} {
+			payload := bytes.Repeat([]byte{byte(size)}, size)
+			mustWrite(t, c, payload)
+			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if m, err := c.Read(buf); err != nil || !bytes.Equal(buf[:m], payload) {
+				t.Errorf("%d bytes: %d back, %v", size, m, err)
+			}
+		}
+	})
+}
+
+// Idle sessions end after --udp-timeout, and not those in use.
+func TestIntegrationUDPTimeout(t *testing.T) {
+	t.Parallel()
+	n, _ := startRouted(t, "--udp-timeout", "1s")
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		port := n.B.ServeUDP(t, wildcard(f), tellSource)
+		c := n.A.ListenPacket(t, "udp", netip.AddrPortFrom(n.A.Addr(f), 0).String())
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		to := netip.MustParseAddrPort(dest(f, 1, port))
+		first, _ := askSource(t, c, to)
+
+		tick := time.NewTicker(300 * time.Millisecond)
+		defer tick.Stop()
+		for range 8 {
+			<-tick.C
+			if again, _ := askSource(t, c, to); again != first {
+				t.Fatalf("a session in use moved from %s to %s", first, again)
+			}
+		}
+		began := time.Now()
+		testnet.Eventually(t, 5*time.Second, "the outbound socket is closed", func() bool { return !bindsUDP(t, n.A, first) })
+		if d := time.Since(began); d < 500*time.Millisecond {
+			t.Errorf("expired %v after its last datagram", d)
+		}
+		if _, from := askSource(t, c, to); from != to {
+			t.Errorf("after the timeout the answer came from %v", from)
+		}
+	})
+}
+
+// Those to port 53 end after 10 seconds.
+func TestIntegrationUDPTimeoutDNS(t *testing.T) {
+	t.Parallel()
+	n, _ := startRouted(t)
+	n.B.ServeUDP(t, "0.0.0.0:53", tellSource)
+	c := n.A.ListenPacket(t, "udp", netip.AddrPortFrom(n.A.IP4, 0).String())
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	seen, _ := askSource(t, c, netip.MustParseAddrPort(dest(testnet.IPv4, 1, 53)))
+	began := time.Now()
+	testnet.Eventually(t, 20*time.Second, "the outbound socket is closed", func() bool { return !bindsUDP(t, n.A, seen) })
+	if d := time.Since(began); d < 9*time.Second {
+		t.Errorf("expired after %v, want 10s", d)
+	}
+}
+
+// bindsUDP reports whether the host has a UDP socket on the address's port.
+func bindsUDP(t *testing.T, h *testnet.Host, addr string) bool {
+	t.Helper()
+	testnet.RequireTool(t, "ss")
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(h.Run(t, "ss", "-Huna", "sport", "=", ":"+port)) != ""
+}
+
+// An application that forbids fragmentation is told the path's MTU; one that
+// doesn't gets its datagrams through.
+func TestIntegrationUDPPathMTU(t *testing.T) {
+	n, _ := startRouted(t, "--mtu", "1500")
+	n.A.Run(t, "ip", "route", "add", testnet.Dest(testnet.IPv4, 40).String(), "via", n.B.IP4.String(), "mtu", "1400")
+	n.A.Run(t, "ip", "route", "add", testnet.Dest(testnet.IPv6, 40).String(), "via", n.B.IP6.String(), "mtu", "1400")
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		port := n.B.ServeUDP(t, wildcard(f), testnet.EchoUDP)
+		t.Run("fragments allowed", func(t *testing.T) {
+			c := dialUDP(t, n.A, dest(f, 40, port))
+			discover(t, c, f, unix.IP_PMTUDISC_DONT)
+			exchange(t, c, strings.Repeat("f", 1440))
+		})
+		t.Run("fragments forbidden", func(t *testing.T) {
+			c := dialUDP(t, n.A, dest(f, 40, port))
+			discover(t, c, f, unix.IP_PMTUDISC_DO)
+			var err error
+			for range 5 {
+				if _, err = io.WriteString(c, strings.Repeat("d", 1440)); err == nil {
+					_ = c.SetReadDeadline(time.Now().Add(time.Second))
+					_, err = c.Read(make([]byte, 2000))
+				}
+				if errors.Is(err, syscall.EMSGSIZE) {
+					break
+				}
+			}
+			if !errors.Is(err, syscall.EMSGSIZE) {
+				t.Fatalf("a datagram larger than the path: %v, want message too long", err)
+			}
+			if mtu := pathMTU(t, c, f); mtu != 1400 {
+				t.Errorf("the application was told an MTU of %d, want 1400", mtu)
+			}
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			exchange(t, c, strings.Repeat("d", 1300))
+		})
+	})
+}
+
+func discover(t *testing.T, c *net.UDPConn, f testnet.Family, mode int) {
+	t.Helper()
+	level, opt := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
+	if f == testnet.IPv6 {
+		level, opt = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+	}
+	control(t, c, func(fd int) error { return unix.SetsockoptInt(fd, level, opt, mode) })
+}
+
+func pathMTU(t *testing.T, c *net.UDPConn, f testnet.Family) (mtu int) {
+	t.Helper()
+	level, opt := unix.IPPROTO_IP, unix.IP_MTU
+	if f == testnet.IPv6 {
+		level, opt = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	control(t, c, func(fd int) (err error) {
+		mtu, err = unix.GetsockoptInt(fd, level, opt)
+		return err
+	})
+	return mtu
+}
+
+func control(t *testing.T, c syscall.Conn, fn func(fd int) error) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = fn(int(fd)) })
+	if err := errors.Join(err, inner); err != nil {
+		t.Fatal(err)
+	}
+}
