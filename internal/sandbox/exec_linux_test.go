@@ -11,7 +11,7 @@ import (
 const open tunMode = "666"
 
 func TestIntegrationExitStatus(t *testing.T) {
-	dir := t.TempDir()
+	dir := sharedDir(t)
 	script := filepath.Join(dir, "script")
 	for name, content := range map[string]string{
 		"script":         "exit 4\n",            // for /bin/sh, as execvp(3) has it

@@ -170,6 +170,19 @@ func program(t testing.TB) string {
 	return path
 }
 
+// sharedDir is a directory that every user can look into.
+func sharedDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Dir(program(t)), "")
+	if err == nil {
+		err = os.Chmod(dir, 0o777|os.ModeSticky)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // tunMode is the file mode of /dev/net/tun, "none" for no such file.
 type tunMode string
 

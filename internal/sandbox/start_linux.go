@@ -96,13 +96,25 @@ func (s *Sandbox) startHelper(attr *syscall.SysProcAttr) error {
 	}
 	if err := s.helper.Start(); err != nil {
 		ours.Close()
-		if s.cfg.Dir != "" && errors.Is(err, unix.ENOENT) {
-			return err
+		if dirErr := checkDir(s.cfg.Dir); dirErr != nil {
+			return dirErr
 		}
 		return explainClone(err, os.DirFS("/proc"))
 	}
 	s.conn = ours
 	s.reap = sync.OnceValue(s.helper.Wait)
+	return nil
+}
+
+// checkDir says what is wrong with a working directory; fork and exec would not
+// say that it was that.
+func checkDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := unix.Access(dir, unix.X_OK); err != nil {
+		return &os.PathError{Op: "chdir", Path: dir, Err: err}
+	}
 	return nil
 }
 
