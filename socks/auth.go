@@ -1,0 +1,162 @@
+package socks
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+)
+
+// Credentials holds who may use a server: users with a password each, given
+// plain or as a bcrypt, argon2id or argon2i hash. They come from the command
+// line and from a file, which can be read again while the server runs. It never
+// prints what it holds.
+type Credentials struct {
+	inline []string // USER:SECRET, for the next Reload
+	file   string
+	cpu    chan struct{} // bounds the costly comparisons under way
+
+	mu    sync.RWMutex
+	users map[string]secret
+	decoy secret            // what unknown users are compared with
+	key   []byte            // of known, made anew by each load
+	known map[[32]byte]bool // what has been verified, so that a hash is computed once
+}
+
+// maxKnown bounds the cache of verified credentials.
+const maxKnown = 4096
+
+// NewCredentials takes entries of the form USER:SECRET and, unless it is "", a
+// file with one such entry a line, where empty lines and those that begin with
+// # count for nothing. A SECRET that is a bcrypt ($2b$…) or argon2 ($argon2id$…)
+// hash is one; everything else is the password itself, which may be empty.
+// Errors name the entry by its place, never its text.
+func NewCredentials(entries []string, file string) (*Credentials, error) {
+	c := &Credentials{inline: append([]string(nil), entries...), file: file}
+	c.cpu = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+	if err := c.Reload(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Reload reads the file again. On an error everything stays as it was.
+func (c *Credentials) Reload() error {
+	users := make(map[string]secret)
+	for i, e := range c.inline {
+		if err := addEntry(users, e); err != nil {
+			return fmt.Errorf("socks: --auth, number %d: %w", i+1, err)
+		}
+	}
+	if c.file != "" {
+		text, err := os.ReadFile(c.file)
+		if err != nil {
+			return fmt.Errorf("socks: --auth-file: %w", err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			line = strings.TrimSuffix(line, "\r")
+			if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if err := addEntry(users, line); err != nil {
+				return fmt.Errorf("socks: --auth-file %s, line %d: %w", c.file, i+1, err)
+			}
+		}
+	}
+	if len(users) == 0 {
+		return errors.New("socks: no credentials: add a line USER:PASSWORD to --auth-file, or give --auth USER:PASSWORD")
+	}
+	// Unknown users cost what the costliest known one does.
+	var decoy secret
+	for _, s := range users {
+		if decoy == nil || s.cost() > decoy.cost() {
+			decoy = s
+		}
+	}
+	key := make([]byte, 32)
+	rand.Read(key)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.users, c.decoy, c.key, c.known = users, decoy, key, make(map[[32]byte]bool)
+	return nil
+}
+
+func addEntry(users map[string]secret, entry string) error {
+	user, text, ok := strings.Cut(entry, ":")
+	if !ok {
+		return errors.New("no colon: write USER:PASSWORD or USER:HASH")
+	}
+	if len(user) > 255 {
+		return errors.New("the user name is longer than 255 bytes")
+	}
+	if _, twice := users[user]; twice {
+		return errors.New("the user is there twice: remove one")
+	}
+	s, err := parseSecret(text)
+	if err != nil {
+		return err
+	}
+	users[user] = s
+	return nil
+}
+
+// Verify reports whether the credentials are right. It does the same work
+// whether or not there is such a user, and takes no longer for a nearly right
+// password. It gives up, with false, when ctx ends.
+func (c *Credentials) Verify(ctx context.Context, up UserPass) bool {
+	c.mu.RLock()
+	s, exists := c.users[up.User]
+	if !exists {
+		s = c.decoy
+	}
+	tag := tagOf(c.key, up)
+	known, gen := c.known[tag], c.known
+	c.mu.RUnlock()
+	if known { // only right credentials are ever known
+		return true
+	}
+	if s.cost() > 0 {
+		select {
+		case c.cpu <- struct{}{}:
+			defer func() { <-c.cpu }()
+		case <-ctx.Done():
+			return false
+		}
+	}
+	right := s.matches(up.Pass)
+	if !right || !exists {
+		return false
+	}
+	if s.cost() > 0 {
+		c.mu.Lock()
+		if len(gen) >= maxKnown {
+			clear(gen)
+		}
+		gen[tag] = true // of the generation that was asked, should it have changed
+		c.mu.Unlock()
+	}
+	return true
+}
+
+// tagOf names credentials without holding them.
+func tagOf(key []byte, up UserPass) [32]byte {
+	h := hmac.New(sha256.New, key)
+	fmt.Fprintf(h, "%d:%s%s", len(up.User), up.User, up.Pass)
+	return [32]byte(h.Sum(nil))
+}
+
+// String hides what c holds.
+func (c *Credentials) String() string { return "[credentials]" }
+
+// GoString hides what c holds.
+func (c *Credentials) GoString() string { return c.String() }
+
+// LogValue hides what c holds.
+func (c *Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }

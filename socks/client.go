@@ -1,0 +1,290 @@
+package socks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+// ClientConfig sets what a Client does. The zero value is right for a server
+// without authentication.
+type ClientConfig struct {
+	Auth             UserPass      // sent when not zero
+	HandshakeTimeout time.Duration // one dial with its handshake; 0 = 10s
+	// Serial keeps the client from sending the request before the server has
+	// chosen a method. It finds out by itself when a server can't take that.
+	Serial bool
+}
+
+// Client dials through a SOCKS5 server. It implements Dialer, and dials the
+// server through another one, so that clients make chains.
+type Client struct {
+	server string
+	next   Dialer
+	cfg    ClientConfig
+	pipe   atomic.Int32 // pipeUnknown, pipeWorks or pipeFails
+}
+
+// What a Client knows of its server's way with pipelined handshakes.
+const (
+	pipeUnknown = iota
+	pipeWorks
+	pipeFails
+)
+
+// pipePatience is how long a server that was never seen to take a pipelined
+// handshake may be silent before it is asked again, one message at a time.
+const pipePatience = time.Second
+
+// NewClient returns a client of the SOCKS5 server at host:port, dialed through
+// next.
+func NewClient(server string, next Dialer, cfg ClientConfig) *Client {
+	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
+	c := &Client{server: server, next: next, cfg: cfg}
+	if cfg.Serial {
+		c.pipe.Store(pipeFails)
+	}
+	return c
+}
+
+// String returns the server as a URL, without credentials.
+func (c *Client) String() string { return "socks5://" + c.server }
+
+// DialContext connects to address, host:port, through the server. Names are
+// left to the server. Network is "tcp", or "udp" for a connected socket over
+// an association of its own. The error is an *OpError.
+func (c *Client) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	if isUDP(network) {
+		return c.dialUDP(ctx, m, address)
+	}
+	dst, err := destination(address)
+	if err != nil {
+		return nil, c.fail(Connect, address, err)
+	}
+	conn, in, _, err := c.request(ctx, m, Request{Connect, dst})
+	if err != nil {
+		return nil, c.fail(Connect, address, err)
+	}
+	return withPrefix(conn, in), nil
+}
+
+// destination parses and checks an address to dial.
+func destination(address string) (Addr, error) {
+	dst, err := ParseHostPort(address)
+	if err != nil {
+		return Addr{}, err
+	}
+	return dst, dst.check()
+}
+
+func isUDP(network string) bool { return len(network) >= 3 && network[:3] == "udp" }
+
+func (c *Client) fail(cmd Command, address string, err error) error {
+	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
+}
+
+// errPipeline means that the handshake may fare better without pipelining.
+var errPipeline = errors.New("socks: server does not take a pipelined handshake")
+
+// request makes a connection on which the server has granted req. Early is
+// what the server sent behind its reply.
+func (c *Client) request(ctx context.Context, m *flow.Meta, req Request) (conn net.Conn, early []byte, bnd Addr, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
+	defer cancel()
+	known := c.pipe.Load()
+	if known != pipeFails {
+		conn, early, bnd, err = c.attempt(ctx, m, req, true, known == pipeUnknown)
+		if !errors.Is(err, errPipeline) || ctx.Err() != nil {
+			return conn, early, bnd, err
+		}
+	}
+	start := time.Now()
+	conn, early, bnd, err = c.attempt(ctx, m, req, false, false)
+	if known == pipeUnknown && time.Since(start) < pipePatience && answered(err) {
+		// The same request, asked in turn, was answered in a time in which the
+		// pipelined one was not.
+		c.pipe.CompareAndSwap(pipeUnknown, pipeFails)
+	}
+	return conn, early, bnd, err
+}
+
+// answered reports whether err, the result of a request, is the server's word.
+func answered(err error) bool {
+	var reply *ReplyError
+	return err == nil || errors.As(err, &reply)
+}
+
+// attempt dials the server and makes one handshake. With probe, a server that
+// is silent for too long fails with errPipeline.
+func (c *Client) attempt(ctx context.Context, m *flow.Meta, req Request, pipelined, probe bool) (net.Conn, []byte, Addr, error) {
+	conn, err := c.next.DialContext(ctx, m, "tcp", c.server)
+	if err != nil {
+		return nil, nil, Addr{}, serverError(err)
+	}
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	if probe {
+		if d := time.Now().Add(pipePatience); d.Before(deadline) {
+			conn.SetReadDeadline(d)
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
+	in := newReader(conn)
+	defer in.free()
+	var bnd Addr
+	if pipelined {
+		bnd, err = c.pipelined(in, req)
+	} else {
+		bnd, err = c.serial(in, req)
+	}
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if pipelined && answered(err) {
+		c.pipe.CompareAndSwap(pipeUnknown, pipeWorks)
+	}
+	if pipelined && errors.Is(err, ErrMethod) {
+		c.pipe.Store(pipeFails)
+	}
+	if err != nil {
+		abort(conn)
+		return nil, nil, Addr{}, c.cause(ctx, err, pipelined)
+	}
+	conn.SetDeadline(noDeadline)
+	return conn, in.rest(), bnd, nil
+}
+
+// cause says why a handshake failed.
+func (c *Client) cause(ctx context.Context, err error, pipelined bool) error {
+	if answered(err) || errors.Is(err, ErrAuth) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("no answer: %w", context.Cause(ctx))
+	}
+	if pipelined {
+		return fmt.Errorf("%w: %w", errPipeline, err)
+	}
+	if err == io.EOF {
+		return fmt.Errorf("closed during the handshake: %w", syscall.ECONNRESET)
+	}
+	return err
+}
+
+func (c *Client) hasAuth() bool { return c.cfg.Auth != UserPass{} }
+
+// pipelined sends everything in one write, so that the reply is there one
+// round trip later.
+func (c *Client) pipelined(in *reader, req Request) (Addr, error) {
+	buf := handshakeBuffers.Get().(*[handshakeSize]byte)
+	defer func() {
+		clear(buf[:])
+		handshakeBuffers.Put(buf)
+	}()
+	want := byte(MethodNone)
+	b := buf[:0]
+	var err error
+	if c.hasAuth() {
+		want = MethodUserPass
+		b = Greeting{Methods: []byte{want}}.Append(b)
+		if b, err = c.cfg.Auth.Append(b); err != nil {
+			return Addr{}, err
+		}
+	} else {
+		b = Greeting{Methods: []byte{want}}.Append(b)
+	}
+	if b, err = req.Append(b); err != nil {
+		return Addr{}, err
+	}
+	if _, err = in.conn.Write(b); err != nil {
+		return Addr{}, err
+	}
+	method, err := message(in, ParseMethod)
+	if err != nil {
+		return Addr{}, err
+	}
+	if method != want {
+		return Addr{}, fmt.Errorf("%w: server chose %#02x", ErrMethod, method)
+	}
+	if want == MethodUserPass {
+		if err := authStatus(in); err != nil {
+			return Addr{}, err
+		}
+	}
+	return response(in)
+}
+
+// serial sends each message when the server has answered the one before.
+func (c *Client) serial(in *reader, req Request) (Addr, error) {
+	methods := []byte{MethodNone, MethodUserPass}
+	if !c.hasAuth() {
+		methods = methods[:1]
+	}
+	var small [300]byte
+	if _, err := in.conn.Write(Greeting{Methods: methods}.Append(small[:0])); err != nil {
+		return Addr{}, err
+	}
+	method, err := message(in, ParseMethod)
+	if err != nil {
+		return Addr{}, err
+	}
+	switch {
+	case method == MethodNone:
+	case method == MethodUserPass && c.hasAuth():
+		b, err := c.cfg.Auth.Append(nil)
+		if err != nil {
+			return Addr{}, err
+		}
+		if _, err = in.conn.Write(b); err != nil {
+			return Addr{}, err
+		}
+		if err := authStatus(in); err != nil {
+			return Addr{}, err
+		}
+	case c.hasAuth():
+		return Addr{}, fmt.Errorf("%w: server chose %#02x", ErrMethod, method)
+	default:
+		return Addr{}, fmt.Errorf("%w: put user:password@ in the upstream's URL", ErrMethod)
+	}
+	b, err := req.Append(small[:0])
+	if err != nil {
+		return Addr{}, err
+	}
+	if _, err = in.conn.Write(b); err != nil {
+		return Addr{}, err
+	}
+	return response(in)
+}
+
+func authStatus(in *reader) error {
+	ok, err := message(in, ParseAuthStatus)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%w: check user:password@ in the upstream's URL: %w", ErrAuth, syscall.EACCES)
+	}
+	return nil
+}
+
+// response reads the server's answer and returns its BND.
+func response(in *reader) (Addr, error) {
+	r, err := message(in, ParseResponse)
+	// What address type a refusal carries does not matter.
+	if (err == nil || errors.Is(err, ErrAddrType)) && r.Reply != ReplySucceeded {
+		return Addr{}, &ReplyError{r.Reply}
+	}
+	return r.Addr, err
+}
+
+// serverError marks an error of the way to the server, so that it is not
+// taken for one of the destination's: it keeps its errno, and says whose.
+func serverError(err error) error { return fmt.Errorf("dial the upstream: %w", err) }

@@ -1,0 +1,172 @@
+package socks
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"netstackd/internal/flow"
+)
+
+// HTTPClient dials through an HTTP proxy by CONNECT (RFC 9110 §9.3.6). It
+// implements Dialer, for TCP.
+type HTTPClient struct {
+	server string
+	next   Dialer
+	cfg    ClientConfig
+}
+
+// NewHTTPClient returns a client of the HTTP proxy at host:port, dialed
+// through next.
+func NewHTTPClient(server string, next Dialer, cfg ClientConfig) *HTTPClient {
+	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
+	return &HTTPClient{server: server, next: next, cfg: cfg}
+}
+
+// String returns the server as a URL, without credentials.
+func (c *HTTPClient) String() string { return "http://" + c.server }
+
+// HTTPError is an HTTP proxy's refusal. It wraps the syscall.Errno that the
+// status means, or that a Proxy-Status header field (RFC 9209) says.
+type HTTPError struct {
+	Status int    // HTTP status code
+	Type   string // error type of Proxy-Status; often empty
+}
+
+func (e *HTTPError) Error() string {
+	text := "socks: proxy says: " + strconv.Itoa(e.Status) + " " + http.StatusText(e.Status)
+	if e.Type != "" {
+		text += " (" + e.Type + ")"
+	}
+	return text
+}
+
+// Unwrap returns the matching error, or nil when there is none.
+func (e *HTTPError) Unwrap() error {
+	switch e.Type {
+	case "connection_refused":
+		return syscall.ECONNREFUSED
+	case "connection_timeout", "dns_timeout":
+		return syscall.ETIMEDOUT
+	case "destination_ip_unroutable":
+		return syscall.ENETUNREACH
+	case "dns_error", "destination_unavailable", "destination_not_found":
+		return syscall.EHOSTUNREACH
+	case "destination_ip_prohibited", "http_request_denied":
+		return syscall.EACCES
+	}
+	switch e.Status {
+	case http.StatusProxyAuthRequired:
+		return ErrAuth
+	case http.StatusForbidden:
+		return syscall.EACCES
+	case http.StatusBadGateway:
+		return syscall.EHOSTUNREACH
+	case http.StatusGatewayTimeout:
+		return syscall.ETIMEDOUT
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return syscall.EOPNOTSUPP
+	}
+	return nil
+}
+
+// DialContext connects to address, host:port, through the proxy. Names are
+// left to it. The error is an *OpError.
+func (c *HTTPClient) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	if isUDP(network) {
+		return nil, c.fail(Associate, address, errHTTPUDP)
+	}
+	dst, err := destination(address)
+	if err != nil {
+		return nil, c.fail(Connect, address, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
+	defer cancel()
+	conn, err := c.next.DialContext(ctx, m, "tcp", c.server)
+	if err != nil {
+		return nil, c.fail(Connect, address, serverError(err))
+	}
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
+	early, err := c.handshake(conn, dst)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		abort(conn)
+		var refused *HTTPError
+		if ctx.Err() != nil && !errors.As(err, &refused) {
+			err = fmt.Errorf("no answer: %w", context.Cause(ctx))
+		}
+		return nil, c.fail(Connect, address, err)
+	}
+	conn.SetDeadline(noDeadline)
+	return withPrefix(conn, early), nil
+}
+
+// handshake asks for dst and returns what came behind the answer.
+func (c *HTTPClient) handshake(conn net.Conn, dst Addr) ([]byte, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n", dst)
+	if c.cfg.Auth != (UserPass{}) {
+		pair := c.cfg.Auth.User + ":" + c.cfg.Auth.Pass
+		b.WriteString("Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) + "\r\n")
+	}
+	b.WriteString("\r\n")
+	if _, err := io.WriteString(conn, b.String()); err != nil {
+		return nil, err
+	}
+	// The limit is on the header alone: what is beyond it stays unread.
+	limited := &io.LimitedReader{R: conn, N: maxHTTPHeader}
+	br := bufio.NewReaderSize(limited, 1024)
+	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) && limited.N > 0 {
+			err = fmt.Errorf("closed during the handshake: %w", syscall.ECONNRESET)
+		}
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		return nil, &HTTPError{Status: resp.StatusCode, Type: proxyError(resp.Header.Get("Proxy-Status"))}
+	}
+	early := make([]byte, br.Buffered())
+	io.ReadFull(br, early)
+	return early, nil
+}
+
+// proxyError finds the error type in a Proxy-Status header field.
+func proxyError(field string) string {
+	for param := range strings.SplitSeq(field, ";") {
+		if name, value, ok := strings.Cut(strings.TrimSpace(param), "="); ok && name == "error" {
+			value, _, _ = strings.Cut(value, ",")
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+var errHTTPUDP = fmt.Errorf("an HTTP proxy carries TCP only: use a socks5:// upstream: %w", syscall.EOPNOTSUPP)
+
+// ListenPacket fails: HTTP CONNECT carries no UDP.
+func (c *HTTPClient) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
+	return nil, c.fail(Associate, "", errHTTPUDP)
+}
+
+// Listen fails: HTTP has nothing like BIND.
+func (c *HTTPClient) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
+	return nil, c.fail(Bind, "", errHTTPUDP)
+}
+
+func (c *HTTPClient) fail(cmd Command, address string, err error) error {
+	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
+}

@@ -1,0 +1,153 @@
+package socks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+var noDeadline time.Time
+
+// writeTimeout bounds the write of a reply: to a client that takes its answers
+// it never matters.
+const writeTimeout = 10 * time.Second
+
+// write sends a reply.
+func (c *client) write(b []byte) error {
+	c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := c.conn.Write(b)
+	c.conn.SetWriteDeadline(noDeadline)
+	return err
+}
+
+// meta describes the flow to dst.
+func (c *client) meta(network string, dst Addr) flow.Meta {
+	m := flow.Meta{Inbound: c.kind, Network: network, Source: c.src, Dest: dst.AddrPort(), User: c.user}
+	if dst.IsName() {
+		m.Name = dst.Name
+	}
+	return m
+}
+
+// open registers a flow, if rule and limits allow it.
+func (c *client) open(m flow.Meta, kill func()) (*flow.Flow, error) {
+	if c.cfg.Rule != nil && !c.cfg.Rule(&m) {
+		c.stats.refused.Add(1)
+		return nil, ErrRule
+	}
+	f, err := c.flows.Open(m, kill)
+	if err != nil {
+		c.stats.refused.Add(1)
+	}
+	return f, err
+}
+
+// connect serves CONNECT: it dials, answers, and hands both ends to the relay.
+func (c *client) connect(ctx context.Context, dst Addr) {
+	if err := dst.check(); err != nil {
+		c.stats.failed.Add(1)
+		c.refuse("", err)
+		return
+	}
+	f, err := c.open(c.meta("tcp", dst), func() { c.cancel(errKilled) })
+	if err != nil {
+		c.refuse(dst.String(), err)
+		return
+	}
+	out, err := c.dial(ctx, f, dst)
+	if err != nil {
+		f.Close()
+		if errors.Is(err, errGone) {
+			c.log("client gone", dst.String(), nil)
+			abort(c.conn)
+			return
+		}
+		c.stats.failed.Add(1)
+		c.refuse(dst.String(), err)
+		return
+	}
+	var buf [64]byte
+	// From here on the flow belongs to the relay, which takes over its kill too.
+	if c.write(c.answer(buf[:0], ReplySucceeded, addrPort(out.LocalAddr()), nil)) != nil {
+		f.Close()
+		abort(out)
+		abort(c.conn)
+		return
+	}
+	c.stats.connects.Add(1)
+	c.log("connect", dst.String(), nil)
+	c.relay.Join(f, withPrefix(c.conn, c.in.rest()), out)
+}
+
+// dial dials dst for as long as the client waits for it.
+func (c *client) dial(ctx context.Context, f *flow.Flow, dst Addr) (net.Conn, error) {
+	place, ok := c.dials.enter(c.src.Addr(), func() { c.cancel(errEvicted) })
+	if !ok {
+		return nil, errDials
+	}
+	defer place.leave()
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
+	defer cancel()
+	unwatch := c.watch()
+	out, err := c.dialer.DialContext(ctx, f.Meta(), "tcp", dst.String())
+	unwatch()
+	switch cause := context.Cause(ctx); {
+	case err == nil && cause == nil:
+		return out, nil
+	case err == nil:
+		abort(out)
+		return nil, cause
+	case errors.Is(cause, errGone):
+		return nil, cause
+	case errors.Is(cause, errEvicted):
+		return nil, fmt.Errorf("%w: %w", cause, syscall.ETIMEDOUT)
+	}
+	return nil, err
+}
+
+var errDials = errors.New("socks: too many dials in flight")
+
+// watchDelay is how long a dial may take before the client is watched: most
+// are over by then, and cost no goroutine.
+const watchDelay = 50 * time.Millisecond
+
+// watch cancels the client's context when the client hangs up. What it sends
+// meanwhile is early data and is kept. The caller must call stop before it
+// uses the connection.
+//
+// A FIN alone is a hang-up: nobody waits for an answer to a request whose
+// data could no longer be sent. Behind early data it is an optimistic
+// client's half-close, and means nothing yet.
+func (c *client) watch() (stop func()) {
+	done := make(chan struct{})
+	timer := time.AfterFunc(watchDelay, func() {
+		defer close(done)
+		for {
+			err := c.in.more()
+			switch {
+			case err == nil:
+				continue
+			case errors.Is(err, os.ErrDeadlineExceeded), err == io.ErrShortBuffer:
+			case err == io.EOF && len(c.in.bytes()) > 0:
+			default:
+				c.cancel(errGone)
+			}
+			return
+		}
+	})
+	return func() {
+		if timer.Stop() {
+			return
+		}
+		c.conn.SetReadDeadline(aLongTimeAgo)
+		<-done
+		c.conn.SetReadDeadline(noDeadline)
+	}
+}

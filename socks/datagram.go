@@ -1,0 +1,41 @@
+package socks
+
+import (
+	"errors"
+	"io"
+)
+
+// maxDatagramHeader is the longest header of a UDP datagram: RSV, FRAG, address.
+const maxDatagramHeader = 3 + maxAddr
+
+// errFragment marks a datagram that is one of several. This package does not
+// reassemble, so RFC 1928 §7 has it dropped.
+var errFragment = errors.New("socks: fragmented datagram")
+
+// errReserved marks a datagram whose reserved bytes are not zero.
+var errReserved = errors.New("socks: datagram with reserved bytes set")
+
+// AppendDatagramHeader appends what precedes the payload of a UDP datagram
+// between client and server (RFC 1928 §7). The error wraps ErrName.
+func AppendDatagramHeader(b []byte, a Addr) ([]byte, error) {
+	return a.Append(append(b, 0, 0, 0))
+}
+
+// ParseDatagram splits a UDP datagram between client and server into its
+// address and its payload, which aliases b. Fragments are an error.
+func ParseDatagram(b []byte) (Addr, []byte, error) {
+	if len(b) < 4 {
+		return Addr{}, nil, io.ErrUnexpectedEOF
+	}
+	if b[0] != 0 || b[1] != 0 {
+		return Addr{}, nil, errReserved
+	}
+	if b[2] != 0 {
+		return Addr{}, nil, errFragment
+	}
+	a, n, err := ParseAddr(b[3:])
+	if err != nil {
+		return Addr{}, nil, err
+	}
+	return a, b[3+n:], nil
+}

@@ -1,0 +1,35 @@
+package socks
+
+import (
+	"context"
+	"time"
+)
+
+// drain is the context of what may go on for a while after Serve was told to
+// stop: it ends that much later than its parent.
+type drain struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	unhook func() bool
+}
+
+func newDrain(parent context.Context, grace time.Duration) *drain {
+	d := &drain{}
+	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(parent))
+	d.unhook = context.AfterFunc(parent, func() {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			d.cancel()
+		case <-d.ctx.Done():
+		}
+	})
+	return d
+}
+
+// stop releases what d holds.
+func (d *drain) stop() {
+	d.unhook()
+	d.cancel()
+}

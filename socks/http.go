@@ -1,0 +1,263 @@
+package socks
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+// Bounds of an HTTP client's requests.
+const (
+	maxHTTPHeader   = 64 << 10
+	httpIdleTimeout = 2 * time.Minute // between two requests
+)
+
+// web serves the connections that speak HTTP: the parsing, and with it every
+// question of framing, is net/http's. It is itself the http.Server's listener.
+type web struct {
+	svc   *service
+	http  *http.Server
+	conns chan net.Conn
+	done  chan struct{} // closed when no more connections are taken
+	once  sync.Once
+	open  sync.WaitGroup // connections that net/http has
+}
+
+func newWeb(svc *service) *web {
+	w := &web{svc: svc, conns: make(chan net.Conn), done: make(chan struct{})}
+	w.http = &http.Server{
+		Handler:                      w,
+		ReadHeaderTimeout:            svc.cfg.HandshakeTimeout,
+		IdleTimeout:                  httpIdleTimeout,
+		MaxHeaderBytes:               maxHTTPHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, webConnKey{}, c)
+		},
+	}
+	return w
+}
+
+type webConnKey struct{}
+
+// serve runs until ctx has ended and what was in progress is over.
+func (w *web) serve(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { w.http.Serve(w) })
+	<-ctx.Done()
+	w.http.Shutdown(w.svc.drain.ctx)
+	w.http.Close()
+	wg.Wait()
+	w.open.Wait()
+}
+
+// Accept gives net/http the next connection, for net.Listener.
+func (w *web) Accept() (net.Conn, error) {
+	select {
+	case c := <-w.conns:
+		return c, nil
+	case <-w.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close is there for net.Listener.
+func (w *web) Close() error {
+	w.once.Do(func() { close(w.done) })
+	return nil
+}
+
+// Addr is there for net.Listener.
+func (w *web) Addr() net.Addr { return Addr{Name: "http"} }
+
+// take passes a connection on to net/http.
+func (w *web) take(c *client) {
+	c.conn.SetDeadline(noDeadline)
+	own := *c // the original ends with its goroutine
+	own.kind, own.in = flow.HTTPProxy, nil
+	wc := &webConn{Conn: c.conn, prefix: c.in.rest(), client: &own, web: w, place: c.place}
+	c.place = nil
+	wc.place.onEvict(func() { wc.Conn.Close() })
+	w.open.Add(1)
+	select {
+	case w.conns <- wc:
+	case <-w.done:
+		wc.Close()
+	}
+}
+
+// webConn is a client's connection while net/http has it.
+type webConn struct {
+	net.Conn
+	prefix  []byte
+	client  *client
+	web     *web
+	place   *pass // among the handshakes, until the first request is in
+	once    sync.Once
+	forward *forwarder // of plain requests; made by the first
+}
+
+func (c *webConn) Read(b []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(b, c.prefix)
+		c.prefix = c.prefix[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+// release ends net/http's part, by close or by hijack.
+func (c *webConn) release() {
+	c.once.Do(func() {
+		c.place.leave()
+		if c.forward != nil {
+			c.forward.close()
+		}
+		c.web.open.Done()
+	})
+}
+
+func (c *webConn) Close() error {
+	err := c.Conn.Close()
+	c.release()
+	return err
+}
+
+// CloseWrite lets net/http half-close before it gives a connection up.
+func (c *webConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// ServeHTTP serves one request.
+func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	wc := r.Context().Value(webConnKey{}).(*webConn)
+	wc.place.leave()
+	if w.svc.cfg.Auth != nil {
+		user, ok := w.authenticate(r)
+		if !ok {
+			w.svc.stats.badAuth.Add(1)
+			rw.Header().Set("Proxy-Authenticate", `Basic realm="netstackd", charset="UTF-8"`)
+			http.Error(rw, "proxy authentication required", http.StatusProxyAuthRequired)
+			return
+		}
+		wc.client.user = user
+	}
+	if r.Method == http.MethodConnect {
+		w.connect(wc, rw, r)
+		return
+	}
+	wc.plain(rw, r)
+}
+
+// authenticate checks Proxy-Authorization (RFC 7617).
+func (w *web) authenticate(r *http.Request) (user string, ok bool) {
+	scheme, value, _ := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", false
+	}
+	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value))
+	if err != nil {
+		return "", false
+	}
+	user, pass, found := strings.Cut(string(text), ":")
+	if !found || !w.svc.cfg.Auth.Verify(r.Context(), UserPass{User: user, Pass: pass}) {
+		return "", false
+	}
+	return user, true
+}
+
+// connect serves CONNECT: the connection is taken back from net/http and then
+// goes the way of every other.
+func (w *web) connect(wc *webConn, rw http.ResponseWriter, r *http.Request) {
+	dst, err := ParseHostPort(r.Host)
+	if err == nil {
+		err = dst.check()
+	}
+	if err != nil || r.ContentLength != 0 {
+		http.Error(rw, "CONNECT needs host:port and no body", http.StatusBadRequest)
+		return
+	}
+	_, buf, err := http.NewResponseController(rw).Hijack()
+	if err != nil {
+		return
+	}
+	early := buffered(buf)
+	c := wc.client
+	ctx, cancel := context.WithCancelCause(w.svc.drain.ctx)
+	defer cancel(nil)
+	wc.Conn.SetDeadline(noDeadline)
+	c.cancel = cancel
+	c.conn = withPrefix(wc.Conn, append(early, wc.prefix...))
+	c.in = newReader(c.conn)
+	defer func() { c.in.free() }()
+	c.answer = answerHTTP
+	defer wc.release() // Serve must wait for this goroutine
+	c.connect(ctx, dst)
+}
+
+// buffered returns what net/http had read ahead.
+func buffered(buf *bufio.ReadWriter) []byte {
+	n := buf.Reader.Buffered()
+	if n == 0 {
+		return nil
+	}
+	b := make([]byte, n)
+	io.ReadFull(buf.Reader, b)
+	return b
+}
+
+// answerHTTP is the reply to CONNECT.
+func answerHTTP(b []byte, r Reply, _ netip.AddrPort, cause error) []byte {
+	if r == ReplySucceeded {
+		return append(b, "HTTP/1.1 200 Connection established\r\n\r\n"...)
+	}
+	status, proxyStatus := httpStatus(cause)
+	text := reason(r, cause) + "\n"
+	return fmt.Appendf(b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"+
+		"Proxy-Status: netstackd; error=%s\r\nConnection: close\r\n\r\n%s",
+		status, http.StatusText(status), len(text), proxyStatus, text)
+}
+
+// reason says to a client in words why a flow failed, without what an error
+// text could tell about the host.
+func reason(r Reply, cause error) string {
+	switch {
+	case is(cause, flow.ErrLimit, errDials):
+		return "too many flows"
+	case is(cause, flow.ErrDraining):
+		return "shutting down"
+	}
+	return r.String()
+}
+
+// httpStatus translates the cause of a failure into a status code and the
+// error type of RFC 9209.
+func httpStatus(err error) (status int, proxyStatus string) {
+	switch r := ReplyFor(err); {
+	case is(err, flow.ErrLimit, flow.ErrDraining, errDials):
+		return http.StatusServiceUnavailable, "connection_limit_reached"
+	case r == ReplyNotAllowed:
+		return http.StatusForbidden, "destination_ip_prohibited"
+	case r == ReplyTTLExpired:
+		return http.StatusGatewayTimeout, "connection_timeout"
+	case r == ReplyConnectionRefused:
+		return http.StatusBadGateway, "connection_refused"
+	case isDNS(err):
+		return http.StatusBadGateway, "dns_error"
+	case r == ReplyHostUnreachable:
+		return http.StatusBadGateway, "destination_unavailable"
+	case r == ReplyNetworkUnreachable, r == ReplyAddressType:
+		return http.StatusBadGateway, "destination_ip_unroutable"
+	}
+	return http.StatusBadGateway, "proxy_internal_error"
+}

@@ -1,0 +1,253 @@
+package socks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+// Server is a SOCKS4, SOCKS4a, SOCKS5 and HTTP proxy on one port.
+type Server struct {
+	dialer     Dialer
+	relay      Relay
+	flows      *flow.Registry
+	cfg        Config
+	handshakes *gate
+	dials      *gate
+	stats      counters
+}
+
+// NewServer returns a server that carries flows on with dialer, copies with
+// relay and registers in flows. No goroutine starts before Serve.
+func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Server {
+	cfg = cfg.withDefaults()
+	return &Server{
+		dialer:     dialer,
+		relay:      relay,
+		flows:      flows,
+		cfg:        cfg,
+		handshakes: newGate(cfg.MaxHandshakes, cfg.MaxHandshakesPerClient, patience),
+		dials:      newGate(cfg.MaxDials, cfg.MaxDialsPerClient, patience),
+	}
+}
+
+type counters struct {
+	accepted, denied, badAuth, malformed, failed, refused atomic.Int64
+	connects, binds, associations, requests               atomic.Int64
+	datagramsIn, datagramsOut, datagramsDropped           atomic.Int64
+}
+
+// Stats counts what a server has done since it was made.
+type Stats struct {
+	Accepted   int64 // connections
+	Denied     int64 // reset because Allow said no
+	BadAuth    int64 // refused for their credentials
+	Malformed  int64 // spoke none of the protocols, or too slowly
+	Failed     int64 // flows whose destination could not be reached
+	Refused    int64 // flows refused by rule or limit
+	Connects   int64 // CONNECT, of any protocol, that succeeded
+	Binds      int64 // BIND that succeeded
+	Associated int64 // UDP associations made
+	Requests   int64 // plain HTTP requests
+
+	DatagramsIn      int64 // from clients, carried on
+	DatagramsOut     int64 // to clients
+	DatagramsDropped int64 // either way: malformed, foreign, fragments, unsendable
+
+	Handshakes        int   // under way now
+	HandshakesEvicted int64 // gave way, or were refused, at the limit
+	Dials             int   // under way now
+	DialsEvicted      int64 // gave way, or were refused, at the limit
+}
+
+// Stats returns the server's counters.
+func (s *Server) Stats() Stats {
+	c := &s.stats
+	st := Stats{
+		Accepted:         c.accepted.Load(),
+		Denied:           c.denied.Load(),
+		BadAuth:          c.badAuth.Load(),
+		Malformed:        c.malformed.Load(),
+		Failed:           c.failed.Load(),
+		Refused:          c.refused.Load(),
+		Connects:         c.connects.Load(),
+		Binds:            c.binds.Load(),
+		Associated:       c.associations.Load(),
+		Requests:         c.requests.Load(),
+		DatagramsIn:      c.datagramsIn.Load(),
+		DatagramsOut:     c.datagramsOut.Load(),
+		DatagramsDropped: c.datagramsDropped.Load(),
+	}
+	var refused int64
+	st.Handshakes, refused, st.HandshakesEvicted = s.handshakes.stats()
+	st.HandshakesEvicted += refused
+	st.Dials, refused, st.DialsEvicted = s.dials.stats()
+	st.DialsEvicted += refused
+	return st
+}
+
+// Serve accepts from ln, which it closes, until ctx ends; it then returns nil.
+// Handshakes, dials and waiting BINDs end with ctx, UDP associations and plain
+// HTTP requests after Config.DrainTimeout at the latest; connections that have
+// been joined live on in the relay. Serve may run for several listeners.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &service{Server: s, drain: newDrain(ctx, s.cfg.DrainTimeout)}
+	l.web = newWeb(l)
+	defer l.drain.stop()
+	defer l.wg.Wait()
+	defer cancel() // on a failed Accept the handshakes end as well
+	l.wg.Go(func() { l.web.serve(ctx) })
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	defer ln.Close()
+
+	var pause time.Duration
+	for {
+		c, err := ln.Accept()
+		if err == nil {
+			pause = 0
+			s.stats.accepted.Add(1)
+			l.wg.Go(func() { l.serveConn(ctx, c) })
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !transient(err) {
+			return fmt.Errorf("socks: listener %v: %w", ln.Addr(), err)
+		}
+		// Out of descriptors or memory: make room and wait for more of it. What
+		// waits in the kernel's backlog is not lost.
+		s.handshakes.shed()
+		pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+		s.cfg.Log.Warn("accept", slog.String("proto", "socks"), slog.Any("err", err), slog.Duration("pause", pause))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func transient(err error) bool {
+	return is(err, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR)
+}
+
+// service is one run of Serve.
+type service struct {
+	*Server
+	wg    sync.WaitGroup
+	web   *web
+	drain *drain
+}
+
+// Causes for which a client's context ends, besides the server's own.
+var (
+	errEvicted = errors.New("socks: gave way to another client")
+	errGone    = errors.New("socks: client is gone")
+	errKilled  = errors.New("socks: flow was killed")
+)
+
+// client is one accepted connection until it is joined, or for an association
+// until it ends. One goroutine works on it.
+type client struct {
+	*service
+	conn  net.Conn
+	in    *reader
+	src   netip.AddrPort // the client
+	local netip.AddrPort // the address that it connected to
+	user  string         // authenticated
+	place *pass          // among the handshakes
+	kind  flow.Inbound
+	// answer appends the protocol's reply. Cause may be nil.
+	answer func(b []byte, r Reply, bnd netip.AddrPort, cause error) []byte
+	cancel context.CancelCauseFunc
+}
+
+// serveConn carries a connection from its first byte to the relay.
+func (s *service) serveConn(ctx context.Context, conn net.Conn) {
+	src := addrPort(conn.RemoteAddr())
+	if s.cfg.Allow != nil && !s.cfg.Allow(src) {
+		s.stats.denied.Add(1)
+		abort(conn)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	place, ok := s.handshakes.enter(src.Addr(), func() { cancel(errEvicted) })
+	if !ok {
+		abort(conn)
+		return
+	}
+	if ka, ok := conn.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok && s.cfg.KeepAlive != (net.KeepAliveConfig{}) {
+		ka.SetKeepAliveConfig(s.cfg.KeepAlive)
+	}
+	conn.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout))
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
+	defer stop()
+
+	c := &client{
+		service: s,
+		conn:    conn,
+		in:      newReader(conn),
+		src:     src,
+		local:   addrPort(conn.LocalAddr()),
+		place:   place,
+		kind:    s.cfg.Inbound,
+		cancel:  cancel,
+	}
+	defer func() { // take clears both
+		c.place.leave()
+		c.in.free()
+	}()
+	if err := c.in.more(); err != nil {
+		c.malformed(err)
+		return
+	}
+	switch first := c.in.bytes()[0]; {
+	case first == Version5:
+		c.serve5(ctx, stop)
+	case first == Version4:
+		c.serve4(ctx, stop)
+	case 'A' <= first && first <= 'Z' || 'a' <= first && first <= 'z':
+		if stop() {
+			s.web.take(c)
+		} else {
+			abort(conn)
+		}
+	default:
+		c.malformed(ErrVersion)
+	}
+}
+
+// malformed gives up a connection that deserves no reply.
+func (c *client) malformed(err error) {
+	c.stats.malformed.Add(1)
+	c.log("handshake", "", err)
+	abort(c.conn)
+}
+
+func (c *client) log(what, dst string, err error) {
+	if !c.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("proto", c.kind.String()), slog.String("src", c.src.String())}
+	if dst != "" {
+		attrs = append(attrs, slog.String("dst", dst))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.Any("err", err))
+	}
+	c.cfg.Log.LogAttrs(context.Background(), slog.LevelDebug, what, attrs...)
+}
