@@ -202,7 +202,10 @@ func (c *capture) addRoute(dst netip.Prefix, throw bool) error {
 		r.Type = unix.RTN_THROW
 	} else {
 		r.LinkIndex = c.h.index
-		r.Scope = netlink.SCOPE_LINK
+		// Not link scope, which a device route usually has: the kernel looks
+		// up a gateway that somebody adds a route by at that scope, and must
+		// not find the TUN in the moment before a new subnet is thrown out.
+		r.Scope = netlink.SCOPE_UNIVERSE
 		for _, a := range c.h.cfg.Addresses {
 			if a.Addr().Is4() == dst.Addr().Is4() {
 				r.Src = a.Addr().AsSlice() // what new flows get as their source
