@@ -34,7 +34,7 @@ func commands() []command {
 		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", nil},
 		{"bench", "[flags]", "measure on this machine", nil},
 		{"doctor", "", "say what stops it from working here, and the fix", nil},
-		{"cleanup", "", "remove what a killed daemon left on the host", nil},
+		{"cleanup", "", "remove what a killed daemon left on the host", runCleanup},
 		{"version", "", "print the version", runVersion},
 	}
 }

@@ -44,7 +44,7 @@ var rules = map[string]rule{
 	"internal/forward":  {ours: []string{"internal/netstack", "link", "internal/flow", "internal/epoll", "internal/relay"}, others: []string{sys, gvisor}},
 	"internal/netcfg":   {others: []string{sys, "github.com/vishvananda/netlink"}},
 	"internal/dns":      {ours: []string{"internal/flow"}, others: []string{sys, "golang.org/x/net/dns/dnsmessage"}},
-	"cmd/netstackd":     {ours: []string{"internal/daemon", "internal/sandbox", "bench"}, others: []string{"github.com/spf13/pflag", sys}},
+	"cmd/netstackd":     {ours: []string{"internal/daemon", "internal/sandbox", "internal/netcfg", "bench"}, others: []string{"github.com/spf13/pflag", sys}},
 }
 
 // onlyIn are dependencies that belong to few packages.
