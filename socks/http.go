@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"netstackd/internal/flow"
@@ -32,6 +33,7 @@ type web struct {
 	done  chan struct{} // closed when no more connections are taken
 	once  sync.Once
 	open  sync.WaitGroup // connections that net/http has
+	ended atomic.Bool    // the time to finish is over
 }
 
 func newWeb(svc *service) *web {
@@ -46,6 +48,11 @@ func newWeb(svc *service) *web {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, webConnKey{}, c)
 		},
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				c.(*webConn).release()
+			}
+		},
 	}
 	return w
 }
@@ -58,6 +65,7 @@ func (w *web) serve(ctx context.Context) {
 	wg.Go(func() { w.http.Serve(w) })
 	<-ctx.Done()
 	w.http.Shutdown(w.svc.drain.ctx)
+	w.ended.Store(true)
 	w.http.Close()
 	wg.Wait()
 	w.open.Wait()
@@ -94,7 +102,8 @@ func (w *web) take(c *client) {
 	select {
 	case w.conns <- wc:
 	case <-w.done:
-		wc.Close()
+		wc.Conn.Close()
+		wc.release()
 	}
 }
 
@@ -118,7 +127,8 @@ func (c *webConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// release ends net/http's part, by close or by hijack.
+// release ends net/http's part: its goroutine is at its end, or, after a
+// hijack, ours is.
 func (c *webConn) release() {
 	c.once.Do(func() {
 		c.place.leave()
@@ -129,14 +139,15 @@ func (c *webConn) release() {
 	})
 }
 
+// Close lets the last answer arrive, where net/http would sleep for that.
 func (c *webConn) Close() error {
-	err := c.Conn.Close()
-	c.release()
-	return err
+	if c.web.ended.Load() {
+		c.Conn.Close()
+	} else {
+		closeAfterReply(c.Conn)
+	}
+	return nil
 }
-
-// CloseWrite lets net/http half-close before it gives a connection up.
-func (c *webConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 // ServeHTTP serves one request.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
