@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -14,7 +15,8 @@ import (
 // capture is what moves traffic into the TUN while it lasts.
 type capture struct {
 	h         *Host
-	releasing bool // new flows are let go, captured ones still drain
+	releasing bool       // new flows are let go, captured ones still drain
+	cgroups   []*os.File // each keeps one cgroup out
 }
 
 // Capture moves Config.Routes into the TUN. Call it once the stack serves; it
@@ -29,7 +31,7 @@ func (h *Host) Capture(ctx context.Context) error {
 		return err
 	}
 	c := &capture{h: h}
-	if err := c.sync(); err != nil {
+	if err := c.start(); err != nil {
 		return fmt.Errorf("netcfg: capture: %w", permission(errors.Join(err, c.undo())))
 	}
 	h.capture = c
@@ -49,6 +51,23 @@ func (h *Host) Release() error {
 		return fmt.Errorf("netcfg: release: %w", err)
 	}
 	return nil
+}
+
+// start makes the exclusions first, so that they hold from the first flow.
+func (c *capture) start() error {
+	for _, path := range c.h.cfg.ExcludeCgroups {
+		f, err := excludeCgroup(path, c.h.mark)
+		if err != nil {
+			return err
+		}
+		c.cgroups = append(c.cgroups, f)
+	}
+	if c.h.cfg.Gateway {
+		if err := c.h.relaxReversePath(); err != nil {
+			return err
+		}
+	}
+	return c.sync()
 }
 
 // sync brings table and rules to what they should be and changes nothing that
@@ -88,6 +107,9 @@ func (c *capture) rules(f family) []rule {
 // undo removes rules and routes, in the reverse order.
 func (c *capture) undo() error {
 	errs := []error{c.removeRules(func(rule) bool { return true })}
+	for _, f := range c.cgroups {
+		errs = append(errs, f.Close())
+	}
 	for _, f := range c.h.families {
 		routes, err := listTable(c.h.nl, f.nl(), c.h.slot.table())
 		errs = append(errs, err)

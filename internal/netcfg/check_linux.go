@@ -12,7 +12,10 @@ import (
 
 // reversePathStrict is the value of rp_filter that drops a packet unless its
 // source would be answered by the interface it came in on (RFC 3704 §2.2).
-const reversePathStrict = 1
+const (
+	reversePathStrict = 1
+	reversePathLoose  = 2 // the source must be routed by some interface
+)
 
 // checkReversePath finds the one case that no rule of ours mends: outbound
 // sockets bound to an interface that the host itself would not choose, so that
@@ -60,4 +63,25 @@ func reversePathMode(iface string) (int, error) {
 		return 0, err
 	}
 	return max(all, own), nil
+}
+
+// relaxReversePath lets the TUN deliver what far hosts answer to forwarded
+// flows where reverse-path filtering is strict: the host itself would answer
+// those sources by another interface. The setting is the TUN's own and goes with
+// it; 2 (loose) is the larger one and so overrides a strict "all".
+func (h *Host) relaxReversePath() error {
+	mode, err := reversePathMode(h.link)
+	if err != nil || mode != reversePathStrict {
+		return err
+	}
+	name := "ipv4/conf/" + h.link + "/rp_filter"
+	old, err := sysctlInt(name)
+	if err != nil {
+		return err
+	}
+	if err := writeSysctl(name, reversePathLoose); err != nil {
+		return err
+	}
+	h.push(func() error { return writeSysctl(name, old) })
+	return nil
 }

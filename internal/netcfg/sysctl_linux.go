@@ -23,6 +23,16 @@ func sysctlInt(name string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
+// writeSysctl sets one of the TUN's own settings. One that went with its
+// interface needs no undo.
+func writeSysctl(name string, value int) error {
+	err := os.WriteFile(filepath.Join(sysctlNet, name), []byte(strconv.Itoa(value)), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // enableIPv6 reports whether the TUN can have IPv6. Where only new interfaces
 // are made without it, the TUN gets it: traffic of the others would leak past
 // a capture otherwise. That setting is the TUN's own and goes with it.
@@ -41,10 +51,10 @@ func (h *Host) enableIPv6() (bool, error) {
 	if used, err := h.otherIPv6(); err != nil || !used {
 		return false, err
 	}
-	if err := os.WriteFile(filepath.Join(sysctlNet, name), []byte("0"), 0); err != nil {
+	if err := writeSysctl(name, 0); err != nil {
 		return false, fmt.Errorf("IPv6 is off on %s (mend: sysctl -w net.ipv6.conf.%s.disable_ipv6=0): %w", h.link, h.link, err)
 	}
-	h.push(func() error { return os.WriteFile(filepath.Join(sysctlNet, name), []byte("1"), 0) })
+	h.push(func() error { return writeSysctl(name, 1) })
 	return true, nil
 }
 
