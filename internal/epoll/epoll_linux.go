@@ -2,7 +2,6 @@ package epoll
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -19,6 +18,8 @@ type poller struct {
 	fd   int
 	file *os.File // fd again, as the Go runtime polls it
 	conn syscall.RawConn
+
+	closed atomic.Bool
 
 	mu      sync.Mutex
 	watches []*Watch // by slot; nil = free
@@ -75,19 +76,19 @@ func (l *Loop) Serve(ctx context.Context) error {
 	stop()
 	l.queue.close()
 	wg.Wait()
-	if errors.Is(err, os.ErrClosed) {
+	if l.closed.Load() {
 		return nil
 	}
 	return err
 }
 
-// Close ends Serve. It is idempotent.
+// Close ends Serve. It is idempotent. Whoever watches descriptors must have
+// removed them before.
 func (l *Loop) Close() error {
-	err := l.file.Close()
-	if errors.Is(err, os.ErrClosed) {
+	if !l.closed.CompareAndSwap(false, true) {
 		return nil
 	}
-	return err
+	return l.file.Close()
 }
 
 // poll collects events until the loop is closed.

@@ -19,6 +19,7 @@ import (
 // concurrently as with any net.Conn; the zero-copy methods in conn_relay.go
 // belong to one goroutine at a time.
 type Conn struct {
+	s     *Stack
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
 	relay relayState
@@ -163,6 +164,7 @@ func (c *Conn) opError(op string, err error) error {
 func (c *Conn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
 		c.ep.Close()
+		c.s.forget(c)
 		c.wq.Notify(waiter.ReadableEvents | waiter.WritableEvents)
 	}
 	return nil
@@ -178,6 +180,7 @@ func (c *Conn) Reset() {
 	if c.closed.CompareAndSwap(false, true) {
 		c.ep.Abort()
 		c.ep.Close()
+		c.s.forget(c)
 		c.wq.Notify(waiter.ReadableEvents | waiter.WritableEvents)
 	}
 }

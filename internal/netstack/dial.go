@@ -64,7 +64,7 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 		ep.Close()
 		return nil, Errno(terr)
 	}
-	return &Conn{ep: ep, wq: wq}, nil
+	return s.newConn(ep, wq), nil
 }
 
 // ctxErr is what a dial that its context ended returns: a time-out is one for

@@ -18,6 +18,7 @@ const backlog = 1024
 
 // Listener accepts connections to one of the stack's own addresses.
 type Listener struct {
+	s      *Stack
 	ep     tcpip.Endpoint
 	wq     waiter.Queue
 	addr   net.Addr
@@ -33,7 +34,7 @@ func (s *Stack) ListenTCP(at netip.AddrPort) (*Listener, error) {
 	if !s.isOwn(tcpipAddr(at.Addr())) {
 		return nil, fmt.Errorf("netstack: listen %s: not an address of the stack", at)
 	}
-	l := &Listener{done: make(chan struct{})}
+	l := &Listener{s: s, done: make(chan struct{})}
 	ep, terr := s.gs.NewEndpoint(tcp.ProtocolNumber, netProto(at.Addr()), &l.wq)
 	if terr != nil {
 		return nil, fmt.Errorf("netstack: listen %s: %w", at, Errno(terr))
@@ -75,7 +76,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		ep, wq, terr := l.ep.Accept(nil)
 		if terr == nil {
-			return &Conn{ep: ep, wq: wq}, nil
+			return l.s.newConn(ep, wq), nil
 		}
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
 			select {

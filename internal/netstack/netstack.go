@@ -72,12 +72,20 @@ type Stack struct {
 	synMu sync.Mutex
 	syns  map[stack.TransportEndpointID][]byte // what an ICMP error would quote
 	wg    sync.WaitGroup                       // handlers of requests
+
+	bufferLimit atomic.Int64
+	connMu      sync.Mutex
+	conns       map[*Conn]struct{}
 }
 
 // New returns a stack over dev, which it owns from then on. Nothing runs
 // before Start.
 func New(dev link.Device) (*Stack, error) {
-	s := &Stack{syns: make(map[stack.TransportEndpointID][]byte)}
+	s := &Stack{
+		syns:  make(map[stack.TransportEndpointID][]byte),
+		conns: make(map[*Conn]struct{}),
+	}
+	s.bufferLimit.Store(defaultBuffer)
 	return s, s.open(dev)
 }
 

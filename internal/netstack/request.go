@@ -80,7 +80,7 @@ func (r *Request) Accept() (*Conn, error) {
 	if err != nil {
 		return nil, Errno(err)
 	}
-	return &Conn{ep: ep, wq: wq}, nil
+	return r.s.newConn(ep, wq), nil
 }
 
 // Refuse makes the port look closed, with RST.
