@@ -1,0 +1,178 @@
+package forward
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"netstackd/internal/netstack"
+	"netstackd/link"
+)
+
+// Link writes packets into the TUN. *link.Endpoint is one.
+type Link interface {
+	// WriteRaw writes one IP packet gathered from bufs, on the queue that hash
+	// chooses. It keeps no buffer and may be called concurrently.
+	WriteRaw(hash uint32, o link.Offload, bufs [][]byte) error
+	// USO reports whether WriteRaw takes UDP super-packets.
+	USO() bool
+	// MTU returns the TUN's MTU in bytes.
+	MTU() uint32
+	// SupportedGSO says, by stack.HostGSOSupported, that packets carry a virtio
+	// header, so that the kernel can finish their checksums.
+	SupportedGSO() stack.SupportedGSO
+}
+
+// Packets is the netstack.PacketHandler over UDP and Echo, either of which may
+// be nil. It also gives UDP the errors that concern its sessions.
+type Packets struct {
+	UDP  *UDP
+	Echo *Echo
+}
+
+var _ netstack.PacketHandler = (*Packets)(nil)
+
+// HandlePacket implements netstack.PacketHandler.
+func (h *Packets) HandlePacket(p *netstack.Packet) bool {
+	if p.Proto == netstack.ProtoUDP {
+		return h.UDP != nil && h.UDP.HandlePacket(p)
+	}
+	if h.UDP != nil && h.UDP.handleError(p) {
+		return true
+	}
+	return h.Echo != nil && h.Echo.HandlePacket(p)
+}
+
+// Flush implements netstack.PacketHandler.
+func (h *Packets) Flush() {
+	if h.UDP != nil {
+		h.UDP.Flush()
+	}
+	if h.Echo != nil {
+		h.Echo.Flush()
+	}
+}
+
+// An outlet makes IP packets and writes them into the TUN.
+type outlet struct {
+	link Link
+	csum bool // the kernel finishes checksums
+	uso  bool // it also takes UDP super-packets
+
+	nextID  atomic.Uint32 // identification of IPv4 packets and IPv6 fragments
+	writers sync.Pool     // *packetWriter
+
+	errors atomic.Uint64 // writes that the device refused
+}
+
+// packetWriter is the scratch space of one write. Its user appends the payload
+// to bufs, whose first two elements are kept for headers.
+type packetWriter struct {
+	hdr  [maxHeaders]byte
+	udp  [udpLen]byte // of a datagram that is sent in fragments
+	bufs [][]byte
+	part [][]byte // slices of one datagram of a train
+	frag [][]byte // slices of one fragment
+	icmp [maxICMPError]byte
+}
+
+func newOutlet(l Link) *outlet {
+	o := &outlet{
+		link: l,
+		csum: l.SupportedGSO() == stack.HostGSOSupported,
+		uso:  l.USO(),
+	}
+	o.writers.New = func() any { return &packetWriter{bufs: make([][]byte, 2, 64)} }
+	o.nextID.Store(rand.Uint32())
+	return o
+}
+
+func (o *outlet) writer() *packetWriter {
+	return o.writers.Get().(*packetWriter)
+}
+
+// release takes back a writer, which forgets the payload.
+func (o *outlet) release(w *packetWriter) {
+	w.reset()
+	o.writers.Put(w)
+}
+
+// reset makes w ready for the next payload.
+func (w *packetWriter) reset() {
+	clear(w.bufs)
+	clear(w.part)
+	clear(w.frag)
+	w.bufs, w.part, w.frag = w.bufs[:2], w.part[:0], w.frag[:0]
+}
+
+// write sends one packet. A packet that the device refuses is lost as on any
+// network.
+func (o *outlet) write(hash uint32, off link.Offload, bufs [][]byte) {
+	if o.link.WriteRaw(hash, off, bufs) != nil {
+		o.errors.Add(1)
+	}
+}
+
+// datagrams says what the payload in a packetWriter is.
+type datagrams struct {
+	hash     uint32
+	src, dst netip.AddrPort // as the application is to see them: src is the remote end
+	tos      uint8
+	size     int // bytes in all
+	seg      int // bytes of each datagram of a train but the last; at least size for one datagram
+}
+
+// udp writes the datagrams whose payload is in w.bufs[2:]: as one super-packet
+// where the kernel takes it, else one by one, in fragments where the MTU says so.
+func (o *outlet) udp(w *packetWriter, d *datagrams) {
+	hdrLen := ipLen(d.src.Addr()) + udpLen
+	mtu := int(o.link.MTU())
+	if d.size <= d.seg {
+		if hdrLen+d.size > mtu {
+			o.fragment(w, d, w.bufs[1:], d.size, mtu)
+			return
+		}
+		o.datagram(w, d, w.bufs[1:], d.size, 0)
+		return
+	}
+	if o.uso && hdrLen+d.seg <= mtu && hdrLen+d.size <= maxPacket {
+		o.datagram(w, d, w.bufs[1:], d.size, d.seg)
+		return
+	}
+	for off := 0; off < d.size; off += d.seg {
+		n := min(d.seg, d.size-off)
+		w.part = append(w.part[:0], nil)
+		w.part = appendRange(w.part, w.bufs[2:], off, n)
+		if hdrLen+n > mtu {
+			o.fragment(w, d, w.part, n, mtu)
+			continue
+		}
+		o.datagram(w, d, w.part, n, 0)
+	}
+}
+
+// datagram writes one packet of size bytes of payload. bufs[0] is free for the
+// headers. A seg that is not 0 makes it a super-packet.
+func (o *outlet) datagram(w *packetWriter, d *datagrams, bufs [][]byte, size, seg int) {
+	src, dst := d.src.Addr(), d.dst.Addr()
+	ip := ipHeader{src: src, dst: dst, proto: netstack.ProtoUDP, ttl: defaultTTL, tos: d.tos, id: uint16(o.nextID.Add(1))}
+	n := ip.put(w.hdr[:], udpLen+size)
+	udp := w.hdr[n : n+udpLen]
+	var off link.Offload
+	if o.csum {
+		putUDP(udp, d.src.Port(), d.dst.Port(), size, pseudoSum(src, dst, netstack.ProtoUDP, udpLen+size))
+		off = link.Offload{NeedsCsum: true, HdrLen: uint16(n + udpLen), CsumStart: uint16(n), CsumOffset: udpCsumOffset}
+		if seg > 0 {
+			off.GSOType, off.GSOSize = link.GSOUDP, uint16(seg)
+		}
+	} else {
+		putUDP(udp, d.src.Port(), d.dst.Port(), size, 0)
+		bufs[0] = udp
+		putSum(udp, udpSum(src, dst, udpLen+size, bufs))
+	}
+	bufs[0] = w.hdr[:n+udpLen]
+	o.write(d.hash, off, bufs)
+}

@@ -1,0 +1,170 @@
+package forward
+
+import (
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// recvBatch is how many messages one run of a session's task takes, which
+// with UDP_GRO may be trains: after that it is the others' turn.
+const recvBatch = 16
+
+// receiver is the scratch space of one run. Only what the kernel writes to
+// takes up memory.
+type receiver struct {
+	msgs [recvBatch]mmsghdr
+	name [recvBatch]sockaddr
+	ctl  [recvBatch][4 * cmsgIntLen]byte
+	iovs [recvBatch]unix.Iovec
+	bufs [recvBatch][]byte
+	list [recvBatch]arrival
+}
+
+// arrival is one received message.
+type arrival struct {
+	src       netip.AddrPort
+	tos       uint8
+	size, seg int // as in datagrams
+}
+
+func newReceiver() *receiver {
+	r := &receiver{}
+	all := make([]byte, recvBatch*maxPacket)
+	for i := range r.bufs {
+		r.bufs[i] = all[i*maxPacket : (i+1)*maxPacket : (i+1)*maxPacket]
+		r.iovs[i].Base = &r.bufs[i][0]
+		r.iovs[i].SetLen(maxPacket)
+		h := &r.msgs[i].hdr
+		h.Name = (*byte)(unsafe.Pointer(&r.name[i]))
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &r.ctl[i][0]
+	}
+	return r
+}
+
+// run is the session's task: the socket has become readable, or has an error.
+func (k *socket) run() {
+	s := k.s
+	if !s.enter() {
+		return
+	}
+	defer s.leave()
+	events := uint32(unix.EPOLLERR)
+	if w := k.watch.Load(); w != nil {
+		events = w.Events()
+	}
+	again := false
+	if k.errorsLeft || events&unix.EPOLLERR != 0 {
+		k.errorsLeft = !k.drainErrors()
+		again = k.errorsLeft
+	}
+	r := s.u.receivers.Get().(*receiver)
+	if k.receive(r) {
+		again = true
+	}
+	s.u.receivers.Put(r)
+	if again {
+		k.task.Schedule()
+	}
+}
+
+// receive takes a batch of messages and hands them on. It reports whether
+// there may be more. Fewer than fit means that the queue was empty: the next
+// arrival is a new event.
+func (k *socket) receive(r *receiver) (more bool) {
+	for i := range r.msgs {
+		r.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		r.msgs[i].hdr.SetControllen(len(r.ctl[i]))
+	}
+	s := k.s
+	n, errno := recvmmsg(k.fd, r.msgs[:])
+	s.u.counters.recvCalls.Add(1)
+	switch errno {
+	case 0:
+	case unix.EAGAIN:
+		return false
+	case unix.EBADF, unix.EFAULT, unix.EINVAL, unix.ENOTSOCK:
+		s.u.log.Debug("udp session lost", "proto", "udp", "src", s.src, "err", errno)
+		s.close()
+		return false
+	default: // of an earlier datagram: its details are on the error queue
+		return true
+	}
+	if !s.gone.Load() {
+		s.used.Store(int64(s.u.now()))
+	}
+	for i := range r.list[:n] {
+		r.parse(i)
+	}
+	s.deliver(r, n)
+	return n == len(r.msgs)
+}
+
+// parse reads what came with message i.
+func (r *receiver) parse(i int) {
+	m := &r.msgs[i]
+	a := arrival{src: getSockaddr(&r.name[i]), size: int(m.n)}
+	a.seg = a.size
+	for ctl := r.ctl[i][:m.hdr.Controllen]; ; {
+		level, typ, data, rest := nextCmsg(ctl)
+		if rest == nil {
+			break
+		}
+		switch {
+		case level == unix.SOL_UDP && typ == unix.UDP_GRO:
+			if v := cmsgValue(data); v > 0 {
+				a.seg = v
+			}
+		case level == unix.SOL_IP && typ == unix.IP_TOS, level == unix.SOL_IPV6 && typ == unix.IPV6_TCLASS:
+			a.tos = uint8(cmsgValue(data))
+		}
+		ctl = rest
+	}
+	r.list[i] = a
+}
+
+// deliver writes n arrivals into the TUN. Datagrams of one source and size
+// that follow each other become a train even where the kernel has not made
+// them one: the application's kernel takes it apart again.
+func (s *session) deliver(r *receiver, n int) {
+	w := s.u.out.writer()
+	var count, size int
+	for i := 0; i < n; {
+		a := &r.list[i]
+		d := datagrams{hash: s.hash, src: a.src, dst: s.src, tos: a.tos, size: a.size, seg: a.seg}
+		w.bufs = append(w.bufs, r.bufs[i][:a.size])
+		segs := segments(a)
+		for i++; i < n && s.u.out.uso; i++ {
+			b := &r.list[i]
+			bs := segments(b)
+			if d.size == 0 || d.size%d.seg != 0 || b.size == 0 || b.seg > d.seg || bs > 1 && b.seg != d.seg ||
+				b.src != d.src || b.tos != d.tos || segs+bs > maxSegments || d.size+b.size > maxPacket-maxHeaders {
+				break
+			}
+			w.bufs = append(w.bufs, r.bufs[i][:b.size])
+			d.size += b.size
+			segs += bs
+		}
+		count += segs
+		size += d.size
+		if d.src.Addr().Is4() == s.src.Addr().Is4() && unicast(d.src.Addr()) {
+			s.u.out.udp(w, &d)
+		}
+		w.reset()
+	}
+	s.u.out.release(w)
+	c := &s.u.counters
+	c.down.Add(uint64(count))
+	c.downBytes.Add(uint64(size))
+	s.flow.AddDown(int64(size))
+}
+
+func segments(a *arrival) int {
+	if a.size <= a.seg {
+		return 1
+	}
+	return (a.size + a.seg - 1) / a.seg
+}
