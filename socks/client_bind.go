@@ -12,11 +12,15 @@ import (
 
 // Listen asks the server to accept one connection for us, by BIND. The
 // listener's Addr is the server's; Accept returns one connection and then
-// fails. Address, host:port, is the peer that is expected, as FTP knows it;
-// "" for any.
+// fails. The flow's destination is the peer that is expected; without one
+// anybody may come. Network and address are not used: the server chooses.
 func (c *Client) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
 	peer := Addr{IP: unspecified4}
-	if m != nil && m.Dest.IsValid() {
+	switch {
+	case m == nil:
+	case m.Name != "":
+		peer = Addr{Name: m.Name, Port: m.Dest.Port()}
+	case m.Dest.IsValid():
 		peer = AddrFrom(m.Dest)
 	}
 	conn, early, bnd, err := c.request(ctx, m, Request{Bind, peer})

@@ -108,7 +108,11 @@ func (c Config) withDefaults() Config {
 }
 
 func listenHostUDP(local netip.Addr) (net.PacketConn, error) {
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0)))
+	network := "udp4"
+	if local.Is6() {
+		network = "udp6"
+	}
+	return net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0)))
 }
 
 // NeedsAllowOpen reports whether a listener on addr, host:port, can be reached

@@ -90,7 +90,7 @@ func (c *client) serve4(ctx context.Context, stop func() bool) {
 	code := byte(rejected4)
 	c.answer = func(b []byte, r Reply, bnd netip.AddrPort, _ error) []byte {
 		if r == ReplySucceeded {
-			code = granted4
+			return Response4{Code: granted4, Addr: AddrFrom(bnd)}.Append(b)
 		}
 		return Response4{Code: code, Addr: AddrFrom(bnd)}.Append(b)
 	}

@@ -1,15 +1,127 @@
 package socks
 
-import "sync"
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
 
 // maxUDP is the largest UDP payload that any address family can carry.
 const maxUDP = 65527
 
-// headroom is what the header of a datagram from an IP address takes at most,
-// so that it can be written in front of a payload where that lies.
+// headroom is what the header of a datagram from an IP address takes at most.
+// It is left free in front of each datagram read, so that the header can be
+// written there instead of copying the payload.
 const headroom = 3 + 1 + 16 + 2
 
 // packetBuffer holds any datagram with its header.
 type packetBuffer [headroom + 65536]byte
 
 var packetBuffers = sync.Pool{New: func() any { return new(packetBuffer) }}
+
+// addrPortConn is a PacketConn that needs no allocation for addresses.
+type addrPortConn interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error)
+}
+
+// packetHold is how long a reader keeps its buffer without traffic.
+const packetHold = time.Second
+
+// packetSocket reads and writes datagrams. Where the socket is the kernel's, a
+// reader that has nothing to read holds no buffer.
+type packetSocket struct {
+	net.PacketConn
+	fast addrPortConn    // nil when it has no such methods
+	raw  syscall.RawConn // nil when it is not the kernel's
+
+	// These belong to the reader.
+	buf  *packetBuffer
+	busy bool // something was read since the deadline was set
+}
+
+func newPacketSocket(pc net.PacketConn) *packetSocket {
+	s := &packetSocket{PacketConn: pc}
+	s.fast, _ = pc.(addrPortConn)
+	if u, ok := pc.(*net.UDPConn); ok {
+		s.raw, _ = u.SyscallConn()
+	}
+	return s
+}
+
+// read returns the next datagram, with headroom before it in the array, and
+// where it is from. It is valid until the next read or release.
+func (s *packetSocket) read() (buf *packetBuffer, n int, from netip.AddrPort, err error) {
+	for {
+		if s.buf == nil {
+			if err := s.wait(); err != nil {
+				return nil, 0, from, err
+			}
+			s.buf = packetBuffers.Get().(*packetBuffer)
+		}
+		if s.fast != nil {
+			n, from, err = s.fast.ReadFromUDPAddrPort(s.buf[headroom:])
+			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		} else {
+			var addr net.Addr
+			n, addr, err = s.ReadFrom(s.buf[headroom:])
+			from = addrPort(addr)
+		}
+		if err == nil {
+			s.busy = true
+			return s.buf, n, from, nil
+		}
+		if s.raw == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, 0, from, err
+		}
+		if s.busy { // the deadline was for idleness, and there was none
+			s.busy = false
+			s.SetReadDeadline(time.Now().Add(packetHold))
+		} else {
+			s.release()
+		}
+	}
+}
+
+// wait waits, without a buffer, until there is something to read, and sets the
+// deadline until which a buffer is then held.
+func (s *packetSocket) wait() error {
+	if s.raw == nil {
+		return nil
+	}
+	s.SetReadDeadline(noDeadline)
+	if err := s.raw.Read(pending); err != nil {
+		return err
+	}
+	s.busy = false
+	return s.SetReadDeadline(time.Now().Add(packetHold))
+}
+
+// release gives the buffer back.
+func (s *packetSocket) release() {
+	if s.buf != nil {
+		packetBuffers.Put(s.buf)
+		s.buf = nil
+	}
+}
+
+func (s *packetSocket) write(b []byte, to netip.AddrPort) (err error) {
+	if s.fast != nil {
+		_, err = s.fast.WriteToUDPAddrPort(b, to)
+	} else {
+		_, err = s.WriteTo(b, net.UDPAddrFromAddrPort(to))
+	}
+	return err
+}
+
+// soft reports whether a UDP socket still works after err: the network has
+// told of one datagram's fate, or the kernel was short of something.
+func soft(err error) bool {
+	return is(err, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+		syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.EMSGSIZE, syscall.EACCES, syscall.EPERM, syscall.EPROTO,
+		syscall.ENOPROTOOPT, syscall.ENOBUFS, syscall.ENOMEM, syscall.EINTR, syscall.EAGAIN, syscall.ETIMEDOUT)
+}

@@ -1,0 +1,107 @@
+package socks
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Bounds of what one association may have in lookups.
+const (
+	maxLookups  = 32        // names under way
+	maxQueued   = 256 << 10 // bytes of datagrams that wait for them
+	maxNames    = 256       // names remembered
+	nameTTL     = 30 * time.Second
+	nameTTLFail = 2 * time.Second
+)
+
+// names looks up what one association's datagrams are sent to by name. Lookups
+// run beside the traffic, so that a slow one delays only its own datagrams,
+// which keep their order.
+type names struct {
+	a *association
+
+	mu      sync.Mutex
+	known   map[string]known
+	waiting map[string][]queued
+	bytes   int // of all that waits
+}
+
+type known struct {
+	ip    netip.Addr // not valid: there is no such name
+	until time.Time
+}
+
+type queued struct {
+	port    uint16
+	payload []byte
+}
+
+func newNames(a *association) *names {
+	return &names{a: a, known: make(map[string]known), waiting: make(map[string][]queued)}
+}
+
+// send sends payload to dst when its address is known. It keeps a copy of what
+// has to wait.
+func (n *names) send(dst Addr, payload []byte) {
+	n.mu.Lock()
+	queue, looking := n.waiting[dst.Name]
+	if k, ok := n.known[dst.Name]; ok && !looking && time.Now().Before(k.until) {
+		n.mu.Unlock()
+		if !k.ip.IsValid() {
+			n.a.drop()
+			return
+		}
+		n.a.send(Addr{IP: k.ip, Port: dst.Port}, payload)
+		return
+	}
+	defer n.mu.Unlock()
+	if n.bytes+len(payload) > maxQueued || !looking && len(n.waiting) >= maxLookups {
+		n.a.drop()
+		return
+	}
+	n.bytes += len(payload)
+	n.waiting[dst.Name] = append(queue, queued{dst.Port, append([]byte(nil), payload...)})
+	if !looking {
+		n.a.wg.Go(func() { n.lookup(dst.Name) })
+	}
+}
+
+// lookup finds a name's address and then sends what has been waiting for it.
+func (n *names) lookup(name string) {
+	ctx, cancel := context.WithTimeout(n.a.ctx, n.a.cfg.DialTimeout)
+	ips, err := n.a.cfg.Resolver.LookupNetIP(ctx, "ip", name)
+	cancel()
+	k := known{until: time.Now().Add(nameTTLFail)}
+	if err == nil && len(ips) > 0 {
+		k = known{ip: ips[0].Unmap(), until: time.Now().Add(nameTTL)}
+	} else {
+		n.a.log("lookup", name, err)
+	}
+	for {
+		n.mu.Lock()
+		queue := n.waiting[name]
+		if len(queue) == 0 { // nothing came while the last was sent
+			delete(n.waiting, name)
+			if len(n.known) >= maxNames {
+				clear(n.known)
+			}
+			n.known[name] = k
+			n.mu.Unlock()
+			return
+		}
+		n.waiting[name] = nil
+		for _, q := range queue {
+			n.bytes -= len(q.payload)
+		}
+		n.mu.Unlock()
+		for _, q := range queue {
+			if !k.ip.IsValid() {
+				n.a.drop()
+				continue
+			}
+			n.a.send(Addr{IP: k.ip, Port: q.port}, q.payload)
+		}
+	}
+}
