@@ -1,13 +1,161 @@
 // Package daemon composes netstackd: device, link, stack, forwarders, SOCKS
 // and the host's routes.
+//
+// Start-up goes from the inside out, so that nothing is promised before it is
+// kept: limits, TUN, host addresses, stack, listeners, and last the routes
+// that send traffic in. Shutdown goes back the same way, with the flows
+// drained once nothing new can come.
 package daemon
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"netstackd/internal/hostnet"
+	"netstackd/internal/netcfg"
+	"netstackd/socks"
 )
 
-// Run carries traffic until ctx ends or something fails.
-func Run(ctx context.Context, cfg Config) error {
-	return errors.New("run: not available in this build")
+// Run carries traffic until ctx ends or something fails. What it did to the
+// host is undone when it returns.
+func Run(ctx context.Context, cfg Config) (err error) {
+	log := newLogger(os.Stderr, cfg)
+	if err := limits(&cfg); err != nil {
+		return err
+	}
+	auth, err := credentials(cfg)
+	if err != nil {
+		return err
+	}
+	dev, err := openTUN(cfg)
+	if err != nil {
+		return err
+	}
+	e, err := newEngine(cfg, dev, log)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	host, err := netcfg.Open(ctx, dev.Name(), hostConfig(cfg, log))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, host.Close()) }()
+
+	out := hostnet.New(hostnet.Config{
+		Mark:        host.Mark(),
+		Interface:   cfg.Interface,
+		DialTimeout: cfg.DialTimeout,
+		NoIPv6:      cfg.NoIPv6,
+	})
+	if err := out.Check(ctx); err != nil {
+		return err
+	}
+	c, err := carry(cfg, out)
+	if err != nil {
+		return err
+	}
+	if !cfg.Gateway {
+		c.allow = host.IsLocal
+	}
+	if cfg.NoIPv6 {
+		c.refuse = netip.Addr.Is6
+	}
+	if err := e.start(cfg, c); err != nil {
+		return err
+	}
+	front := &frontend{engine: e, cfg: cfg, carriage: c, auth: auth}
+	if err := front.listen(); err != nil {
+		front.close()
+		return err
+	}
+	front.start()
+	e.serve(func() error { return host.Watch(ctx) })
+	if err = host.Capture(ctx); err == nil {
+		announce(os.Stderr, log, front)
+		err = e.wait(ctx)
+	}
+	// No new flow from here on; those under way finish, or are cut.
+	front.close()
+	if rerr := host.Release(); err == nil {
+		err = rerr
+	}
+	if err == nil {
+		e.drain(cfg.Drain)
+	}
+	return err
+}
+
+// carry returns how flows are carried on: straight out, or by --via.
+func carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
+	urls := make([]string, 0, len(cfg.Via))
+	direct := true
+	for _, u := range cfg.Via {
+		urls = append(urls, u.String())
+		direct = direct && u.String() == "direct"
+	}
+	via, err := socks.Via(out, urls...)
+	if err != nil {
+		return carriage{}, err
+	}
+	c := carriage{dialer: via}
+	if direct {
+		c.host = out
+	}
+	return c, nil
+}
+
+func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
+	routes := cfg.Route
+	if cfg.RouteDefault {
+		routes = append(routes[:len(routes):len(routes)], netcfg.DefaultRoutes()...)
+	}
+	return netcfg.Config{
+		Addresses:      cfg.Address,
+		Routes:         routes,
+		Excludes:       cfg.Exclude,
+		IncludeUIDs:    uidRanges(cfg.IncludeUID),
+		ExcludeUIDs:    uidRanges(cfg.ExcludeUID),
+		ExcludeCgroups: cfg.ExcludeCgroup,
+		Gateway:        cfg.Gateway,
+		Mark:           cfg.FWMark,
+		Interface:      cfg.Interface,
+		Log:            log,
+	}
+}
+
+func uidRanges(in []UIDRange) []netcfg.UIDRange {
+	var out []netcfg.UIDRange
+	for _, r := range in {
+		out = append(out, netcfg.UIDRange{First: r.First, Last: r.Last})
+	}
+	return out
+}
+
+func newLogger(w io.Writer, cfg Config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func credentials(cfg Config) (*socks.Credentials, error) {
+	if len(cfg.Auth) == 0 && cfg.AuthFile == "" {
+		return nil, nil
+	}
+	entries := make([]string, 0, len(cfg.Auth))
+	for _, c := range cfg.Auth {
+		entries = append(entries, c.User+":"+c.Password)
+	}
+	auth, err := socks.NewCredentials(entries, cfg.AuthFile)
+	if err != nil {
+		return nil, fmt.Errorf("--auth-file: %w", err)
+	}
+	return auth, nil
 }

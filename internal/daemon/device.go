@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"fmt"
+
+	"netstackd/internal/hostnet"
+	"netstackd/tun"
+)
+
+// defaultMTU is what docs/performance.md found fastest: the kernel builds one
+// packet of a whole super-packet's size, and segments nothing on the way in.
+const defaultMTU = 65000
+
+func (c *Config) mtu() int {
+	if c.MTU > 0 {
+		return c.MTU
+	}
+	return defaultMTU
+}
+
+// openTUN opens or adopts the TUN.
+func openTUN(cfg Config) (*tun.Device, error) {
+	tc := tun.Config{Name: cfg.TUN, Queues: cfg.Queues, MTU: cfg.mtu()}
+	if cfg.TUNFd < 0 {
+		dev, err := tun.Open(tc)
+		if err != nil {
+			return nil, err
+		}
+		return dev, nil
+	}
+	tc.MTU = cfg.MTU
+	dev, err := tun.FromFD(tc, cfg.TUNFd)
+	if err != nil {
+		return nil, fmt.Errorf("--tun-fd %d: %w", cfg.TUNFd, err)
+	}
+	return dev, nil
+}
+
+// limits raises the soft limit of descriptors to the hard one, takes
+// --max-flows from it, and --max-memory from the machine.
+func limits(cfg *Config) error {
+	_, n, err := hostnet.RaiseFDLimit()
+	if err != nil {
+		return err
+	}
+	if cfg.MaxFlows == 0 {
+		// A flow takes two descriptors at most for as long as it lives. Some are
+		// left for dials and pipes.
+		cfg.MaxFlows = max(16, int(n/2)-64)
+	}
+	if cfg.MaxMemory == 0 {
+		total, err := totalMemory()
+		if err != nil {
+			return fmt.Errorf("--max-memory: the machine's memory is unknown, give a number: %w", err)
+		}
+		cfg.MaxMemory = total / 4
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"netstackd/internal/epoll"
+	"netstackd/internal/flow"
+	"netstackd/internal/forward"
+	"netstackd/internal/hostnet"
+	"netstackd/internal/netstack"
+	"netstackd/internal/relay"
+	"netstackd/link"
+)
+
+// dialer carries flows on, with the three verbs that socks and forward know.
+type dialer interface {
+	DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error)
+	ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error)
+	Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error)
+}
+
+// engine is the data path between one TUN and whatever carries its flows on:
+// what run and exec have in common.
+type engine struct {
+	log   *slog.Logger
+	flows *flow.Registry
+	loop  *epoll.Loop
+	relay *relay.Relay
+	stack *netstack.Stack
+	tcp   *forward.TCP
+	udp   *forward.UDP
+
+	serving sync.WaitGroup
+	failed  chan error // the first failure of a goroutine
+	cancel  []context.CancelFunc
+}
+
+// carriage is how an engine's flows are carried on.
+type carriage struct {
+	dialer dialer
+	// host is the host's own network when flows go straight out; nil with an
+	// upstream, which has no pings and whose sockets take a round trip to open.
+	host *hostnet.Dialer
+	// allow says who may use the TUN; nil = everybody.
+	allow func(src netip.Addr) bool
+	// refuse says where nothing may go; nil = anywhere.
+	refuse func(dst netip.Addr) bool
+}
+
+// newEngine makes the parts that need no carriage yet. It owns dev.
+func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
+	loop, err := epoll.New(0)
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	stack, err := netstack.New(dev)
+	if err != nil {
+		loop.Close()
+		dev.Close()
+		return nil, err
+	}
+	e := &engine{log: log, loop: loop, stack: stack, failed: make(chan error, 1)}
+	e.relay = relay.New(loop)
+	mem := &memory{budget: cfg.MaxMemory, apply: stack.LimitBuffers}
+	e.flows = flow.NewRegistry(flow.Config{
+		MaxFlows: min(cfg.MaxFlows, mem.maxFlows()),
+		Changed:  mem.changed,
+	})
+	return e, nil
+}
+
+// start runs the data path.
+func (e *engine) start(cfg Config, c carriage) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.onClose(cancel)
+	e.tcp = forward.NewTCP(forward.TCPConfig{
+		Dialer:      c.dialer,
+		Relay:       e.relay,
+		Flows:       e.flows,
+		DialTimeout: cfg.DialTimeout,
+		Allow:       c.allowFlow,
+		Log:         e.log,
+	})
+	stackAddrs := stackAddresses(cfg)
+	router := make([]netip.Addr, len(stackAddrs))
+	for i, p := range stackAddrs {
+		router[i] = p.Addr()
+	}
+	e.udp = forward.NewUDP(e.stack.Link(), c.dialer, e.loop, e.flows, forward.UDPConfig{
+		Timeout: cfg.UDPTimeout,
+		Inline:  c.host != nil,
+		Router:  router,
+		Logger:  e.log,
+	})
+	e.serve(func() error { return e.loop.Serve(ctx) })
+	e.serve(func() error { return e.udp.Serve(ctx) })
+	err := e.stack.Start(netstack.Config{
+		Addresses: stackAddrs,
+		Packets:   &gate{&forward.Packets{UDP: e.udp}, c, e.stack},
+		Connect:   e.tcp.Connect,
+	})
+	if err != nil {
+		return fmt.Errorf("stack: %w", err)
+	}
+	return nil
+}
+
+// serve runs one of the engine's goroutines; its failure is the engine's.
+func (e *engine) serve(f func() error) {
+	e.serving.Go(func() {
+		if err := f(); err != nil {
+			e.fail(err)
+		}
+	})
+}
+
+// onClose has close end what runs under a context.
+func (e *engine) onClose(cancel context.CancelFunc) { e.cancel = append(e.cancel, cancel) }
+
+// fail reports a failure that ends the engine. Only the first counts.
+func (e *engine) fail(err error) {
+	select {
+	case e.failed <- err:
+	default:
+	}
+}
+
+// wait returns when ctx ends, with nil, or when something failed.
+func (e *engine) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-e.failed:
+		return err
+	case <-e.stack.Done():
+		return e.stack.Err()
+	}
+}
+
+// drain lets flows finish for a while, then resets those that are left.
+func (e *engine) drain(d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	open := e.flows.Len()
+	if err := e.flows.Drain(ctx); errors.Is(err, context.DeadlineExceeded) {
+		e.log.Info("drain: flows were cut", "after", d, "open", open)
+	}
+}
+
+// close stops the data path and waits for it. Flows that are left are reset.
+func (e *engine) close() {
+	e.drain(0)
+	e.relay.Wait()
+	e.stack.Close()
+	for _, cancel := range e.cancel {
+		cancel()
+	}
+	e.serving.Wait()
+	e.loop.Close()
+}
+
+// stackAddresses are the stack's own addresses, next to the host's.
+func stackAddresses(cfg Config) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range cfg.Address {
+		out = append(out, netip.PrefixFrom(StackAddr(p), p.Bits()))
+	}
+	return out
+}
+
+func (c *carriage) allowFlow(src, dst netip.AddrPort) bool {
+	return c.allowed(src.Addr(), dst.Addr())
+}
+
+func (c *carriage) allowed(src, dst netip.Addr) bool {
+	return (c.allow == nil || c.allow(src)) && (c.refuse == nil || !c.refuse(dst))
+}
+
+// gate keeps out the packets of flows that may not run, and says so to whoever
+// sent them.
+type gate struct {
+	*forward.Packets
+	carriage
+	stack *netstack.Stack
+}
+
+func (g *gate) HandlePacket(p *netstack.Packet) bool {
+	if g.allowed(p.Src, p.Dst) {
+		return g.Packets.HandlePacket(p)
+	}
+	quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)
+	g.stack.WriteUnreachable(p.Dst, quote, netstack.AdminProhibited)
+	return true
+}

@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"netstackd/internal/dns"
+	"netstackd/internal/hostnet"
+	"netstackd/internal/sandbox"
+	"netstackd/link"
+	"netstackd/tun"
+)
+
+// Exec runs a command with all its traffic through a stack of its own, and
+// returns the command's exit status. With an error, the status is the one that
+// exec ends with for it.
+func Exec(ctx context.Context, cfg Config, command []string) (status int, err error) {
+	log := newLogger(os.Stderr, cfg)
+	if err := limits(&cfg); err != nil {
+		return sandbox.StatusFailed, err
+	}
+	sb, err := sandbox.Start(ctx, sandbox.Config{
+		Command:    command,
+		Queues:     cfg.Queues,
+		MTU:        cfg.mtu(),
+		Addresses:  cfg.Address,
+		NoIPv6:     cfg.NoIPv6,
+		Nameserver: nameserver(cfg),
+		JobControl: true,
+		Logger:     log,
+	})
+	if err != nil {
+		return sandbox.Status(err), err
+	}
+	defer sb.Close()
+	status, err = execIn(ctx, sb, cfg, log)
+	if err != nil && status == 0 {
+		status = sandbox.Status(err)
+	}
+	return status, err
+}
+
+// nameserver is the stack's address: IPv4's where there is one, which every
+// resolver understands.
+func nameserver(cfg Config) netip.Addr {
+	addrs := stackAddresses(cfg)
+	for _, p := range addrs {
+		if p.Addr().Is4() {
+			return p.Addr()
+		}
+	}
+	return addrs[0].Addr()
+}
+
+// execIn carries the sandbox's traffic while the command runs.
+func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logger) (int, error) {
+	tunDev, err := tun.FromFD(tun.Config{MTU: cfg.mtu()}, sb.TUN()...)
+	if err != nil {
+		return 0, err
+	}
+	var dev link.Device = tunDev
+	if cfg.Exec.Pcap != "" {
+		if dev, err = newCapture(dev, cfg.Exec.Pcap); err != nil {
+			tunDev.Close()
+			return 0, fmt.Errorf("--pcap: %w", err)
+		}
+	}
+	e, err := newEngine(cfg, dev, log)
+	if err != nil {
+		return 0, err
+	}
+	defer e.close()
+
+	out := hostnet.New(hostnet.Config{
+		Mark:        cfg.FWMark,
+		Interface:   cfg.Interface,
+		DialTimeout: cfg.DialTimeout,
+		NoIPv6:      cfg.NoIPv6,
+	})
+	c, err := carry(cfg, out)
+	if err != nil {
+		return 0, err
+	}
+	names := dns.New(c.dialer, dns.Config{NoIPv6: cfg.NoIPv6, Logger: log})
+	if c.refuse = refusal(cfg); c.refuse != nil {
+		p := &policy{dialer: c.dialer, refuse: c.refuse}
+		if c.host != nil {
+			p.resolver = c.host
+		}
+		c.dialer = p
+	}
+	c.dialer = sb.Dialer(c.dialer)
+	if err := e.start(cfg, c); err != nil {
+		return 0, err
+	}
+	if err := e.serveDNS(ctx, cfg, names, sb); err != nil {
+		return 0, err
+	}
+	front := &frontend{engine: e, cfg: cfg, carriage: c}
+	if front.auth, err = credentials(cfg); err != nil {
+		return 0, err
+	}
+	defer front.close()
+	if err := front.listen(); err != nil {
+		return 0, err
+	}
+	front.start()
+	pub, err := publish(e, sb, cfg)
+	if err != nil {
+		return 0, err
+	}
+	defer pub.close()
+
+	if err := sb.Run(ctx); err != nil {
+		return sandbox.Status(err), err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // ends with this function, or with the data path
+		if err := e.wait(ctx); err != nil {
+			cancel(err)
+		}
+	}()
+	status, err := sb.Wait(ctx)
+	if cause := context.Cause(ctx); err == nil && cause != nil && cause != ctx.Err() {
+		return sandbox.StatusFailed, cause
+	}
+	return status, err
+}
+
+// serveDNS answers on the stack's addresses, and on what of the sandbox's
+// loopback a program may take for a nameserver.
+func (e *engine) serveDNS(ctx context.Context, cfg Config, s *dns.Server, sb *sandbox.Sandbox) error {
+	conns, listeners := sb.DNS()
+	for _, p := range stackAddresses(cfg) {
+		at := netip.AddrPortFrom(p.Addr(), 53)
+		pc, err := e.stack.ListenUDP(at)
+		if err != nil {
+			return err
+		}
+		ln, err := e.stack.ListenTCP(at)
+		if err != nil {
+			pc.Close()
+			return err
+		}
+		conns, listeners = append(conns, pc), append(listeners, ln)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	e.onClose(cancel)
+	e.serve(func() error { return s.Serve(ctx, conns, listeners) })
+	return nil
+}

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"netstackd/internal/flow"
+	"netstackd/socks"
+)
+
+// frontend is the SOCKS listeners, on the host and inside the stack.
+type frontend struct {
+	engine   *engine
+	cfg      Config
+	carriage carriage
+	auth     *socks.Credentials
+
+	host, stack []net.Listener
+	cancel      context.CancelFunc
+	serving     sync.WaitGroup
+}
+
+// listen opens all listeners. On error, close gives back those it opened.
+func (f *frontend) listen() error {
+	for _, addr := range f.cfg.SOCKS {
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			return listenError(addr, err)
+		}
+		f.host = append(f.host, ln)
+	}
+	if f.cfg.SOCKSStack == 0 {
+		return nil
+	}
+	for _, p := range stackAddresses(f.cfg) {
+		ln, err := f.engine.stack.ListenTCP(netip.AddrPortFrom(p.Addr(), f.cfg.SOCKSStack))
+		if err != nil {
+			return fmt.Errorf("--socks-stack %d: %w", f.cfg.SOCKSStack, err)
+		}
+		f.stack = append(f.stack, ln)
+	}
+	return nil
+}
+
+func listenError(addr string, err error) error {
+	mend := "choose another address"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		mend = "another program has this port; choose another, or off for none"
+	case errors.Is(err, syscall.EACCES):
+		mend = "ports below 1024 need root"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		mend = "this host has no such address"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return fmt.Errorf("--socks %s: %w; %s", addr, err, mend)
+}
+
+// start serves the listeners.
+func (f *frontend) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel = cancel
+	e := f.engine
+	base := socks.Config{
+		Auth:         f.auth,
+		Rule:         f.rule,
+		DialTimeout:  f.cfg.DialTimeout,
+		UDPTimeout:   f.cfg.UDPTimeout,
+		DrainTimeout: f.cfg.Drain,
+		Log:          e.log,
+	}
+	if f.carriage.host != nil {
+		base.Resolver = f.carriage.host
+	}
+	hostCfg := base
+	hostCfg.Inbound = flow.SOCKSHost
+	d := f.carriage.dialer
+	if f.cfg.SOCKSEgress == EgressStack {
+		d = e.stack
+	}
+	f.serve(ctx, socks.NewServer(d, e.relay, e.flows, hostCfg), f.host)
+
+	stackCfg := base
+	stackCfg.Inbound = flow.SOCKSStack
+	if allow := f.carriage.allow; allow != nil {
+		stackCfg.Allow = func(src netip.AddrPort) bool { return allow(src.Addr()) }
+	}
+	stackCfg.ListenUDP = func(local netip.Addr) (net.PacketConn, error) {
+		return e.stack.ListenUDP(netip.AddrPortFrom(local, 0))
+	}
+	f.serve(ctx, socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg), f.stack)
+
+	if f.auth != nil && f.cfg.Reload != nil {
+		f.serving.Go(func() { f.reload(ctx) })
+	}
+}
+
+func (f *frontend) serve(ctx context.Context, s *socks.Server, on []net.Listener) {
+	for _, ln := range on {
+		f.serving.Go(func() {
+			if err := s.Serve(ctx, ln); err != nil && ctx.Err() == nil {
+				f.engine.fail(err)
+			}
+		})
+	}
+}
+
+func (f *frontend) rule(m *flow.Meta) bool {
+	return f.carriage.refuse == nil || m.Name != "" || !f.carriage.refuse(m.Dest.Addr())
+}
+
+// reload reads the credentials again each time it is asked to.
+func (f *frontend) reload(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.cfg.Reload:
+			if err := f.auth.Reload(); err != nil {
+				f.engine.log.Error("--auth-file was not read again; the old entries hold", "err", err)
+			}
+		}
+	}
+}
+
+// close stops accepting and waits for the handshakes under way. Flows that are
+// joined live on.
+func (f *frontend) close() {
+	if f.cancel != nil {
+		f.cancel()
+	}
+	for _, ln := range append(f.host, f.stack...) {
+		ln.Close()
+	}
+	f.serving.Wait()
+}

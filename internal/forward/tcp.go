@@ -1,0 +1,181 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"netstackd/internal/flow"
+	"netstackd/internal/netstack"
+)
+
+// TCPDialer carries connections on.
+type TCPDialer interface {
+	// DialContext connects to host:port; its errors wrap the errno.
+	DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error)
+}
+
+// Relay moves a connection's bytes, and owns it from then on.
+type Relay interface {
+	Join(f *flow.Flow, inbound, outbound net.Conn)
+}
+
+// TCPConfig is what a TCP forwarder works with.
+type TCPConfig struct {
+	Dialer TCPDialer
+	Relay  Relay
+	Flows  *flow.Registry
+	// DialTimeout bounds one dial; 0 = 10 s.
+	DialTimeout time.Duration
+	// Allow says whether a flow may run; nil = every one.
+	Allow func(src, dst netip.AddrPort) bool
+	// Log gets one line for each flow at level Debug; nil = none.
+	Log *slog.Logger
+}
+
+// TCPStats counts what became of connection requests.
+type TCPStats struct {
+	Connected   uint64
+	Refused     uint64 // closed ports, and what looks like them
+	Unreachable uint64
+	TimedOut    uint64
+	Denied      uint64 // by Allow
+	Limited     uint64 // by limits of flows, memory or descriptors
+	Abandoned   uint64 // given up by the application during the handshake
+}
+
+// TCP ends transparent TCP connections: it dials first, and answers the
+// application's SYN with what came of that, so that a closed port looks closed
+// and a silent host silent.
+type TCP struct {
+	cfg TCPConfig
+
+	connected, refused, unreachable, timedOut, denied, limited, abandoned atomic.Uint64
+}
+
+// NewTCP returns a forwarder.
+func NewTCP(cfg TCPConfig) *TCP {
+	if cfg.DialTimeout <= 0 {
+		cfg.DialTimeout = 10 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &TCP{cfg: cfg}
+}
+
+// Stats returns the forwarder's counters.
+func (t *TCP) Stats() TCPStats {
+	return TCPStats{
+		Connected: t.connected.Load(), Refused: t.refused.Load(),
+		Unreachable: t.unreachable.Load(), TimedOut: t.timedOut.Load(),
+		Denied: t.denied.Load(), Limited: t.limited.Load(), Abandoned: t.abandoned.Load(),
+	}
+}
+
+// Connect answers one request, on the request's own goroutine.
+func (t *TCP) Connect(r *netstack.Request) {
+	m := flow.Meta{Inbound: flow.Transparent, Network: "tcp", Source: r.Source(), Dest: r.Dest()}
+	if t.cfg.Allow != nil && !t.cfg.Allow(m.Source, m.Dest) {
+		t.denied.Add(1)
+		r.Unreachable(netstack.AdminProhibited)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.DialTimeout)
+	defer cancel()
+	f, err := t.cfg.Flows.Open(m, cancel)
+	if err != nil {
+		t.limited.Add(1)
+		r.Refuse()
+		return
+	}
+	out, err := t.cfg.Dialer.DialContext(ctx, f.Meta(), "tcp", m.Dest.String())
+	if err != nil {
+		f.Close()
+		t.log(&m, err)
+		t.answer(r, err)
+		return
+	}
+	in, err := accept(r, f)
+	if err != nil {
+		t.abandoned.Add(1)
+		resetConn(out)
+		f.Close()
+		t.log(&m, err)
+		return
+	}
+	t.connected.Add(1)
+	t.log(&m, nil)
+	t.cfg.Relay.Join(f, in, out)
+}
+
+// accept completes the handshake with the application. That wait has nothing
+// to cancel it by until the stack closes, so a flow that is killed meanwhile
+// leaves its registry at once, and the connection is reset when it is there.
+func accept(r *netstack.Request, f *flow.Flow) (*netstack.Conn, error) {
+	var decided atomic.Bool
+	f.OnKill(func() {
+		if decided.CompareAndSwap(false, true) {
+			f.Close()
+		}
+	})
+	in, err := r.Accept()
+	if !decided.CompareAndSwap(false, true) {
+		if err == nil {
+			in.Reset()
+		}
+		return nil, errKilled
+	}
+	return in, err
+}
+
+var errKilled = errors.New("forward: flow killed")
+
+// answer makes the destination look to the application as it looked to us.
+func (t *TCP) answer(r *netstack.Request, err error) {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
+		t.unreachable.Add(1)
+		r.Unreachable(netstack.HostUnreachable)
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		t.unreachable.Add(1)
+		r.Unreachable(netstack.NetUnreachable)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		t.unreachable.Add(1)
+		r.Unreachable(netstack.AdminProhibited)
+	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		t.timedOut.Add(1)
+		r.Ignore()
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+		t.limited.Add(1)
+		t.cfg.Flows.Refuse()
+		r.Refuse()
+	default:
+		t.refused.Add(1)
+		r.Refuse()
+	}
+}
+
+// log tells of one flow. A destination is a user's own affair: Debug only.
+func (t *TCP) log(m *flow.Meta, err error) {
+	if !t.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	t.cfg.Log.Debug("flow", "proto", "tcp", "src", m.Source, "dst", m.Dest, "err", err)
+}
+
+// resetConn ends a connection with RST, as the application ended its own.
+func resetConn(c net.Conn) {
+	if c, ok := c.(interface{ SetLinger(int) error }); ok {
+		_ = c.SetLinger(0)
+	}
+	c.Close()
+}
