@@ -165,7 +165,7 @@ func TestIntegrationTrouble(t *testing.T) {
 		args  []string
 		words []string
 	}{
-		{"name taken", strings.Fields("ip link add " + tun + " type dummy"), strings.Fields("ip link del " + tun), []string{bin}, []string{"--tun", tun}},
+		{"name taken", strings.Fields("ip link add " + tun + " type veth peer name taken1"), strings.Fields("ip link del " + tun), []string{bin}, []string{"--tun", tun}},
 		{"address in use", strings.Fields("ip addr add 198.18.0.1/30 dev " + testnet.Device), strings.Fields("ip addr del 198.18.0.1/30 dev " + testnet.Device), []string{bin}, []string{"--address", "198.18.0.1"}},
 		{"no root", nil, nil, strings.Fields("setpriv --reuid 65534 --clear-groups --inh-caps=-all " + bin), []string{"root"}},
 		{"port in use", nil, nil, []string{bin, "--socks", "127.0.0.1:1081"}, []string{"--socks", "1081"}},

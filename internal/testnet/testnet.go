@@ -16,6 +16,7 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -25,6 +26,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Device is the interface that joins the hosts, under this name on both.
@@ -85,7 +87,23 @@ func New(t testing.TB) *Network {
 	n.A.ip(t, "route", "add", DestPrefix(IPv6).String(), "via", n.B.IP6.String())
 	n.B.ip(t, "route", "add", "local", DestPrefix(IPv4).String(), "dev", "lo")
 	n.B.ip(t, "route", "add", "local", DestPrefix(IPv6).String(), "dev", "lo")
+	n.await(t)
 	return n
+}
+
+// await waits until both families work in both directions. The kernel takes
+// up to a second to tell IPv6 that a link has its carrier.
+func (n *Network) await(t testing.TB) {
+	t.Helper()
+	for _, f := range Families() {
+		for _, pair := range [][2]*Host{{n.A, n.B}, {n.B, n.A}} {
+			Eventually(t, 10*time.Second, "the hosts reach each other", func() bool {
+				const closed = 1 // nobody listens: the answer is a refusal
+				_, err := pair[0].DialTimeout("tcp", netip.AddrPortFrom(pair[1].Addr(f), closed).String(), 200*time.Millisecond)
+				return errors.Is(err, syscall.ECONNREFUSED)
+			})
+		}
+	}
 }
 
 // newHost adds a namespace under the first free number of this process.
@@ -110,13 +128,14 @@ func newHost(t testing.TB, letter, v4, v6 string) *Host {
 	return h
 }
 
-// configure brings the host's interfaces up. Addresses are usable at once:
-// no duplicate address detection, no router discovery.
+// configure brings the host's interfaces up. Addresses are usable at once: no
+// duplicate address detection, no router discovery. A neighbor that doesn't
+// answer is asked again after 100 ms and not 1 s, three times in all.
 func (h *Host) configure(t testing.TB) {
 	t.Helper()
 	h.Run(t, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0", "net.ipv6.conf.default.disable_ipv6=0",
 		"net.ipv6.conf."+Device+".disable_ipv6=0", "net.ipv6.conf."+Device+".accept_dad=0",
-		"net.ipv6.conf.default.accept_dad=0", "net.ipv4.ping_group_range=0 2147483647",
+		"net.ipv6.conf.default.accept_dad=0", "net.ipv4.neigh."+Device+".retrans_time_ms=100", "net.ipv6.neigh."+Device+".retrans_time_ms=100", "net.ipv4.ping_group_range=0 2147483647",
 		"net.ipv6.ip_nonlocal_bind=1", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0", "net.ipv4.icmp_msgs_per_sec=1000000")
 	h.ip(t, "link", "set", "lo", "up")
 	h.ip(t, "addr", "add", h.IP4.String()+"/24", "dev", Device)
