@@ -17,6 +17,7 @@ type capture struct {
 	h         *Host
 	releasing bool       // new flows are let go, captured ones still drain
 	cgroups   []*os.File // each keeps one cgroup out
+	resolved  *resolved  // nil unless systemd-resolved was told of us
 }
 
 // Capture moves Config.Routes into the TUN. Call it once the stack serves; it
@@ -31,7 +32,7 @@ func (h *Host) Capture(ctx context.Context) error {
 		return err
 	}
 	c := &capture{h: h}
-	if err := c.start(); err != nil {
+	if err := c.start(ctx); err != nil {
 		return fmt.Errorf("netcfg: capture: %w", permission(errors.Join(err, c.undo())))
 	}
 	h.capture = c
@@ -54,7 +55,7 @@ func (h *Host) Release() error {
 }
 
 // start makes the exclusions first, so that they hold from the first flow.
-func (c *capture) start() error {
+func (c *capture) start(ctx context.Context) error {
 	for _, path := range c.h.cfg.ExcludeCgroups {
 		f, err := excludeCgroup(path, c.h.mark)
 		if err != nil {
@@ -67,14 +68,22 @@ func (c *capture) start() error {
 			return err
 		}
 	}
-	return c.sync()
+	if err := c.sync(); err != nil {
+		return err
+	}
+	if len(c.h.cfg.DNS) > 0 && (hasDefault(ipv4, c.h.cfg.Routes) || hasDefault(ipv6, c.h.cfg.Routes)) {
+		var err error
+		c.resolved, err = tellResolved(ctx, c.h.link, c.h.cfg.DNS)
+		return err
+	}
+	return nil
 }
 
 // sync brings table and rules to what they should be and changes nothing that
 // already is. Table first: rules must not lead to an empty one for a moment.
 func (c *capture) sync() error {
 	for _, f := range c.h.families {
-		if err := c.syncTable(f); err != nil {
+		if err := c.syncTables(f); err != nil {
 			return err
 		}
 		have, err := c.ownRules(f)
@@ -106,18 +115,17 @@ func (c *capture) rules(f family) []rule {
 
 // undo removes rules and routes, in the reverse order.
 func (c *capture) undo() error {
-	errs := []error{c.removeRules(func(rule) bool { return true })}
+	var errs []error
+	if _, err := c.h.nl.LinkByIndex(c.h.index); err == nil && c.resolved != nil {
+		errs = append(errs, c.resolved.Close())
+	}
+	errs = append(errs, c.removeRules(func(rule) bool { return true }))
 	for _, f := range c.cgroups {
 		errs = append(errs, f.Close())
 	}
-	for _, f := range c.h.families {
-		routes, err := listTable(c.h.nl, f.nl(), c.h.slot.table())
+	for _, table := range c.h.slot.tables() {
+		_, err := cleanTable(c.h.nl, table)
 		errs = append(errs, err)
-		for _, r := range routes {
-			if r.Protocol == Protocol {
-				errs = append(errs, c.deleteRoute(&r))
-			}
-		}
 	}
 	return errors.Join(errs...)
 }
@@ -153,15 +161,14 @@ func (c *capture) ownRules(f family) (map[ruleKey]bool, error) {
 
 // ruleKey tells our rules of one family apart.
 type ruleKey struct {
-	priority int
-	mark     uint32
-	iif      string
-	from     string
-	uid      UIDRange
+	priority, proto int
+	mark            uint32
+	iif, from       string
+	uid             UIDRange
 }
 
 func keyOf(r *netlink.Rule) ruleKey {
-	k := ruleKey{priority: r.Priority, mark: r.Mark, iif: r.IifName}
+	k := ruleKey{priority: r.Priority, proto: r.IPProto, mark: r.Mark, iif: r.IifName}
 	if r.Src != nil {
 		k.from = r.Src.String()
 	}
@@ -171,14 +178,20 @@ func keyOf(r *netlink.Rule) ruleKey {
 	return k
 }
 
-// syncTable brings table T to what planTable says.
-func (c *capture) syncTable(f family) error {
+// syncTables brings table T and its twin to what they should hold.
+func (c *capture) syncTables(f family) error {
 	connected, err := c.connected(f)
 	if err != nil {
 		return err
 	}
-	plan := planTable(f, c.h.cfg.Routes, c.h.cfg.Excludes, connected)
-	list, err := listTable(c.h.nl, f.nl(), c.h.slot.table())
+	cfg := &c.h.cfg
+	return errors.Join(
+		c.syncTable(f, c.h.slot.table(), planTable(f, cfg.Routes, cfg.Excludes, connected)),
+		c.syncTable(f, c.h.slot.dnsTable(), planDNSTable(f, cfg.Routes, cfg.Excludes)))
+}
+
+func (c *capture) syncTable(f family, table int, plan tablePlan) error {
+	list, err := listTable(c.h.nl, f.nl(), table)
 	if err != nil {
 		return err
 	}
@@ -198,7 +211,7 @@ func (c *capture) syncTable(f family) error {
 			delete(stale, k)
 			continue
 		}
-		if err := c.addRoute(k.dst, k.throw); err != nil {
+		if err := c.addRoute(table, k.dst, k.throw); err != nil {
 			return err
 		}
 	}
@@ -218,8 +231,8 @@ func keys[T, K any](list []T, of func(T) K) []K {
 	return out
 }
 
-func (c *capture) addRoute(dst netip.Prefix, throw bool) error {
-	r := &netlink.Route{Table: c.h.slot.table(), Dst: toIPNet(dst), Protocol: Protocol}
+func (c *capture) addRoute(table int, dst netip.Prefix, throw bool) error {
+	r := &netlink.Route{Table: table, Dst: toIPNet(dst), Protocol: Protocol}
 	if throw {
 		r.Type = unix.RTN_THROW
 	} else {

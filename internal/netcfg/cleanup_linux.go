@@ -58,16 +58,28 @@ func (s slot) clean(h *netlink.Handle) (removed int, err error) {
 		}
 		removed++
 	}
-	routes, err := listTable(h, netlink.FAMILY_ALL, s.table())
+	for _, table := range s.tables() {
+		c, err := cleanTable(h, table)
+		removed += c
+		if err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
+}
+
+// cleanTable removes our routes from one table.
+func cleanTable(h *netlink.Handle, table int) (removed int, err error) {
+	routes, err := listTable(h, netlink.FAMILY_ALL, table)
 	if err != nil {
-		return removed, err
+		return 0, err
 	}
 	for _, r := range routes {
 		if r.Protocol != Protocol {
 			continue
 		}
 		if err := h.RouteDel(&r); err != nil && !gone(err) {
-			return removed, fmt.Errorf("remove route %s of table %d: %w", r.Dst, r.Table, err)
+			return removed, fmt.Errorf("remove route %s of table %d: %w", r.Dst, table, err)
 		}
 		removed++
 	}

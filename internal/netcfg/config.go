@@ -31,6 +31,9 @@ type Config struct {
 	// ExcludeCgroups are paths below the cgroup2 mount whose sockets, made
 	// while the capture runs, stay out.
 	ExcludeCgroups []string
+	// DNS are the stack's addresses that serve DNS on port 53. With a default
+	// route, systemd-resolved is told of them, where it runs.
+	DNS []netip.Addr
 	// Gateway captures forwarded traffic as well.
 	Gateway bool
 

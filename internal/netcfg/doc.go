@@ -10,11 +10,12 @@
 //
 //	base+0   fwmark MARK             goto END   our outbound sockets: no loop
 //	base+10  iif TUN                 goto END   what came out of the TUN
-//	base+20  from TUN-ADDRESS        lookup T   connections that use the TUN
+//	base+20  from TUN-ADDRESS        lookup T   connections that use the TUN (T', see DNS)
 //	base+30  not iif lo              lookup T   forwarded traffic (--gateway)
 //	base+40  from any address        goto END   bound sockets (see below)
 //	base+50  uidrange A-B            goto END   --exclude-uid
-//	base+60  iif lo [uidrange A-B]   lookup T   everything else from this host
+//	base+60  iif lo, port 53         lookup T'  DNS, with a default route
+//	base+70  iif lo [uidrange A-B]   lookup T   everything else from this host
 //	base+99  nop                                END
 //
 // goto END rather than "lookup main" lets what is not captured go on through
@@ -36,6 +37,15 @@
 // follow the host's addresses. IPv6 has no way to match "no source"; but a
 // source prefix never matches there while the source is unset, so two rules,
 // from ::/1 and from 8000::/1, do the same.
+//
+// # DNS
+//
+// With a default route, table T' takes queries to the nameservers on connected
+// subnets too; being routes, they are as crash-proof as all else, and no file
+// has to be replaced. What routing can't move is systemd-resolved, which binds
+// its queries to the link that a nameserver belongs to. It is told of the
+// stack's nameserver as the TUN's own, for every domain; that setting goes with
+// the link.
 //
 // # What a crash leaves
 //

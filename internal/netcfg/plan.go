@@ -42,7 +42,6 @@ type tablePlan struct {
 // subnets, which only a default route leaves out.
 func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 	var p tablePlan
-	isDefault := false
 	excluded := make(map[netip.Prefix]bool)
 	for _, e := range excludes {
 		if f.of(e) {
@@ -55,7 +54,6 @@ func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 			continue
 		}
 		p.device = append(p.device, r)
-		isDefault = isDefault || r.Bits() == 0
 	}
 	if len(p.device) == 0 {
 		return p
@@ -67,7 +65,7 @@ func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 			}
 		}
 	})
-	if isDefault {
+	if hasDefault(f, p.device) {
 		out = append(out, neverCaptured(f)...)
 		for _, c := range connected {
 			if f.of(c) && c.Bits() > 0 {
@@ -84,6 +82,16 @@ func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 	return p
 }
 
+// planDNSTable computes T's twin, which only port 53 is looked up in. It is T
+// without the connected subnets: a nameserver is often on one of them, the
+// home's router say, and queries to it would tell it what the rest hides.
+func planDNSTable(f family, routes, excludes []netip.Prefix) tablePlan {
+	if !hasDefault(f, routes) {
+		return tablePlan{}
+	}
+	return planTable(f, routes, excludes, nil)
+}
+
 // rule is one routing rule of ours, without its priority base.
 type rule struct {
 	offset   int          // from the band's base
@@ -91,17 +99,24 @@ type rule struct {
 	iif      string       // incoming interface, "" for any
 	from     netip.Prefix // source, invalid for any
 	uid      *UIDRange    // nil for any
+	dns      int          // IP protocol whose port 53 is meant, 0 for any traffic
 	not      bool         // invert the selectors
 	action   action
-	capture  bool // takes new flows: removed first at shutdown
 	draining bool // keeps captured flows going: removed last
 }
+
+// IP protocols that carry DNS.
+const (
+	protoTCP = 6
+	protoUDP = 17
+)
 
 type action uint8
 
 const (
 	toEnd   action = iota // goto END
 	toTable               // lookup T
+	toDNS                 // lookup T's twin for DNS
 	nop                   // END itself
 )
 
@@ -112,7 +127,8 @@ const (
 	offForwarded = 30
 	offBound     = 40
 	offExclude   = 50
-	offCapture   = 60
+	offDNS       = 60
+	offCapture   = 70
 	offEnd       = 99
 
 	bandSize = 100
@@ -143,17 +159,40 @@ func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg 
 	for _, a := range tunAddrs {
 		if f.of(a) {
 			host := netip.PrefixFrom(a.Addr(), a.Addr().BitLen())
-			rules = append(rules, rule{offset: offTUNSource, from: host, action: toTable, draining: true})
+			to := toTable
+			if hasDefault(f, cfg.Routes) {
+				to = toDNS // that has it all, connected nameservers too
+			}
+			rules = append(rules, rule{offset: offTUNSource, from: host, action: to, draining: true})
 		}
 	}
 	if cfg.Gateway {
 		rules = append(rules, rule{offset: offForwarded, iif: "lo", not: true, action: toTable, draining: true})
 	}
-	if len(cfg.IncludeUIDs) == 0 {
-		return append(rules, rule{offset: offCapture, iif: "lo", action: toTable, capture: true})
-	}
-	for _, r := range cfg.IncludeUIDs {
-		rules = append(rules, rule{offset: offCapture, iif: "lo", uid: &r, action: toTable, capture: true})
+	for _, uid := range users(cfg.IncludeUIDs) {
+		if hasDefault(f, cfg.Routes) {
+			rules = append(rules,
+				rule{offset: offDNS, iif: "lo", uid: uid, dns: protoUDP, action: toDNS},
+				rule{offset: offDNS, iif: "lo", uid: uid, dns: protoTCP, action: toDNS})
+		}
+		rules = append(rules, rule{offset: offCapture, iif: "lo", uid: uid, action: toTable})
 	}
 	return rules
+}
+
+// users returns one nil, for everyone, if there is no range.
+func users(ranges []UIDRange) []*UIDRange {
+	if len(ranges) == 0 {
+		return []*UIDRange{nil}
+	}
+	var list []*UIDRange
+	for _, r := range ranges {
+		list = append(list, &r)
+	}
+	return list
+}
+
+// hasDefault reports whether everything of a family is captured.
+func hasDefault(f family, routes []netip.Prefix) bool {
+	return slices.ContainsFunc(routes, func(r netip.Prefix) bool { return f.of(r) && r.Bits() == 0 })
 }

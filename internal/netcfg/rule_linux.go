@@ -26,9 +26,15 @@ func (r rule) netlinkRule(f family, s slot) *netlink.Rule {
 	if r.uid != nil {
 		n.UIDRange = netlink.NewRuleUIDRange(r.uid.First, r.uid.Last)
 	}
+	if r.dns != 0 {
+		n.IPProto = r.dns
+		n.Dport = netlink.NewRulePortRange(53, 53)
+	}
 	switch r.action {
 	case toTable:
 		n.Table = s.table()
+	case toDNS:
+		n.Table = s.dnsTable()
 	case toEnd:
 		n.Goto = s.base() + offEnd
 	case nop:

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -26,8 +27,10 @@ type slot struct {
 	fd int
 }
 
-func (s slot) table() int { return firstTable + s.n }
-func (s slot) base() int  { return firstBand + s.n*bandSize }
+func (s slot) table() int    { return firstTable + s.n }
+func (s slot) dnsTable() int { return firstTable + maxSlots + s.n }
+func (s slot) tables() []int { return []int{s.table(), s.dnsTable()} }
+func (s slot) base() int     { return firstBand + s.n*bandSize }
 
 // claim takes slot n, or returns an error that wraps EADDRINUSE if a living
 // process of this network namespace has it.
@@ -79,16 +82,18 @@ func (s slot) conflict(h *netlink.Handle) error {
 		if r.Priority >= s.base() && r.Priority < s.base()+bandSize {
 			return fmt.Errorf("rule %d is not ours: ip rule show pref %d", r.Priority, r.Priority)
 		}
-		if r.Table == s.table() {
-			return fmt.Errorf("rule %d uses table %d", r.Priority, s.table())
+		if slices.Contains(s.tables(), r.Table) {
+			return fmt.Errorf("rule %d uses table %d", r.Priority, r.Table)
 		}
 	}
-	routes, err := listTable(h, netlink.FAMILY_ALL, s.table())
-	if err != nil {
-		return err
-	}
-	if len(routes) > 0 {
-		return fmt.Errorf("table %d is in use: ip route show table %d", s.table(), s.table())
+	for _, table := range s.tables() {
+		routes, err := listTable(h, netlink.FAMILY_ALL, table)
+		if err != nil {
+			return err
+		}
+		if len(routes) > 0 {
+			return fmt.Errorf("table %d is in use: ip route show table %d", table, table)
+		}
 	}
 	return nil
 }

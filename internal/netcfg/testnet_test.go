@@ -28,8 +28,8 @@ const insideEnv = "NETCFG_TEST_INSIDE"
 
 const timeout = 10 * time.Second
 
-// isolate runs the calling test in a child process with network and mount
-// namespaces of its own, and returns true in that child. In the parent it
+// isolate runs the calling test in a child process with network, mount and
+// process namespaces of its own, and returns true in that child. In the parent it
 // reports the child's result and returns false: the test is over.
 func isolate(t *testing.T) bool {
 	t.Helper()
@@ -57,7 +57,7 @@ func isolate(t *testing.T) bool {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	out, err := cmd.CombinedOutput()
@@ -86,6 +86,9 @@ func buildNetwork(t *testing.T) {
 	t.Helper()
 	// Names of namespaces are mounts: keep them in our mount namespace.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
