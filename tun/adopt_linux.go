@@ -3,63 +3,105 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// FromFD adopts open fds of a TUN, one per queue of the same interface, whoever made it and in whatever
-// network namespace it is. On success the device owns the fds; on an error they
-// stay the caller's. Packets are read and written the way the fd was set up:
-// without a virtio header there are no offloads.
+// FromFD adopts the open fds of a TUN, one for each of its queues, whoever
+// made it and in whatever network namespace it is. On success the device owns
+// them; on an error they stay the caller's. They become non-blocking and
+// close-on-exec, also for others who share them. Packets have the form that the fd was
+// set up for: without IFF_VNET_HDR there are no offloads. Of cfg only MTU counts.
 func FromFD(cfg Config, fds ...int) (*Device, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("tun: no fd to adopt")
 	}
-	ifr, err := unix.NewIfreq("")
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.IoctlIfreq(fds[0], unix.TUNGETIFF, ifr); err != nil {
-		return nil, fmt.Errorf("tun: fd %d: %w", fds[0], err)
-	}
-	return newDevice(cfg, ifr.Name(), ifr.Uint16(), fds)
-}
-
-// newDevice sets up the offloads of fds, which are the queues of the interface name.
-func newDevice(cfg Config, name string, flags uint16, fds []int) (*Device, error) {
-	d := &Device{format: format{
-		info: flags&unix.IFF_NO_PI == 0,
-		vnet: flags&unix.IFF_VNET_HDR != 0,
-	}}
-	d.writers.New = newWriter
-	if d.format.vnet {
-		if err := unix.IoctlSetPointerInt(fds[0], unix.TUNSETVNETHDRSZ, HdrLen); err != nil {
-			return nil, fmt.Errorf("tun: ioctl TUNSETVNETHDRSZ: %w", err)
-		}
-		_ = unix.IoctlSetPointerInt(fds[0], unix.TUNSETVNETLE, 1)
-		got := setOffload(fds[0])
-		d.tso = got&(unix.TUN_F_TSO4|unix.TUN_F_TSO6) != 0
-		d.uso = got&(unix.TUN_F_USO4|unix.TUN_F_USO6) != 0
-	}
-	d.control = newControl(name, cfg.MTU)
-	for _, fd := range fds {
-		l, err := newLine(fd, name)
+	var name string
+	var flags uint16
+	for i, fd := range fds {
+		n, f, err := interfaceOf(fd)
 		if err != nil {
 			return nil, err
 		}
-		d.lines = append(d.lines, l)
+		if i > 0 && n != name {
+			return nil, fmt.Errorf("tun: fd %d is a queue of %s and fd %d one of %s: adopt one interface", fds[0], name, fd, n)
+		}
+		name, flags = n, f
+	}
+	return newDevice(cfg, name, flags, fds)
+}
+
+// interfaceOf returns the name and the flags of the TUN that fd is a queue of.
+func interfaceOf(fd int) (string, uint16, error) {
+	var ifr unix.Ifreq
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, &ifr); err != nil {
+		return "", 0, adoptError(fd, err)
+	}
+	name, flags := ifr.Name(), ifr.Uint16()
+	if flags&unix.IFF_TUN == 0 {
+		return "", 0, fmt.Errorf("tun: fd %d: %s is a TAP, which carries Ethernet frames: make it with 'mode tun' (IFF_TUN)", fd, name)
+	}
+	return name, flags, nil
+}
+
+// newDevice returns a device on fds, queues of the interface name that was set
+// up with flags (IFF_ of linux/if_tun.h). On an error it closes none of them.
+func newDevice(cfg Config, name string, flags uint16, fds []int) (*Device, error) {
+	f := format{info: flags&unix.IFF_NO_PI == 0, vnet: flags&unix.IFF_VNET_HDR != 0}
+	offloads := 0
+	if f.vnet {
+		// Both belong to the interface, not to one queue.
+		if err := unix.IoctlSetPointerInt(fds[0], unix.TUNSETVNETHDRSZ, HdrLen); err != nil {
+			return nil, fmt.Errorf("tun: %s: ioctl TUNSETVNETHDRSZ: %w", name, err)
+		}
+		if err := unix.IoctlSetPointerInt(fds[0], unix.TUNSETVNETLE, 1); err != nil {
+			return nil, fmt.Errorf("tun: %s: ioctl TUNSETVNETLE: %w", name, err)
+		}
+		offloads = setOffloads(fds[0])
+	}
+	d, err := assemble(f, fds)
+	if err != nil {
+		return nil, fmt.Errorf("tun: %s: %w", name, err)
+	}
+	d.offloads = offloads
+	d.control = newControl(fds[0], name, cfg.MTU)
+	return d, nil
+}
+
+// assemble makes fds the queues of a device.
+func assemble(f format, fds []int) (*Device, error) {
+	for _, fd := range fds {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		unix.CloseOnExec(fd)
+	}
+	wakeup, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	d := &Device{format: f, wakeup: wakeup}
+	for _, fd := range fds {
+		d.queues = append(d.queues, &queue{handle: newHandle(fd), wakeup: wakeup})
 	}
 	return d, nil
 }
 
-// setOffload tells the kernel what may be left undone in the packets that we
+// What setOffloads asks for (TUN_F_ of linux/if_tun.h).
+const (
+	offloadTSO = unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+	offloadUSO = unix.TUN_F_USO4 | unix.TUN_F_USO6 // since Linux 6.2
+)
+
+// setOffloads tells the kernel what it may leave undone in the packets that we
 // read, as much of it as it knows, and returns what that was.
-func setOffload(fd int) int {
-	const (
-		tso = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-		uso = unix.TUN_F_USO4 | unix.TUN_F_USO6 // Linux 6.2
-	)
-	for _, want := range []int{tso | uso, tso, unix.TUN_F_CSUM} {
+func setOffloads(fd int) int {
+	for _, want := range []int{
+		unix.TUN_F_CSUM | offloadTSO | offloadUSO,
+		unix.TUN_F_CSUM | offloadTSO,
+		unix.TUN_F_CSUM,
+	} {
 		if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, want) == nil {
 			return want
 		}

@@ -1,25 +1,24 @@
 package tun
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// control asks and tells the interface what the fd can't: a socket in its
-// network namespace.
+// control asks and tells the interface what its fd can't: through a socket in
+// its network namespace, which needn't be ours.
 type control struct {
 	name string
-	mtu  int
-	sock int
+	mtu  int // what we were told
+	sock int // -1 if the namespace isn't ours to enter
 }
 
-func newControl(name string, mtu int) *control {
-	sock, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		sock = -1
-	}
-	return &control{name: name, mtu: mtu, sock: sock}
+func newControl(fd int, name string, mtu int) *control {
+	return &control{name: name, mtu: mtu, sock: controlSocket(fd)}
 }
 
 func (c *control) close() error {
@@ -29,40 +28,91 @@ func (c *control) close() error {
 	return unix.Close(c.sock)
 }
 
-// Name returns the interface's name.
-func (d *Device) Name() string { return d.control.name }
-
-// MTU returns the interface's MTU, in bytes.
-func (d *Device) MTU() (int, error) {
-	ifr, err := unix.NewIfreq(d.control.name)
-	if err == nil {
-		err = unix.IoctlIfreq(d.control.sock, unix.SIOCGIFMTU, ifr)
-	}
+// controlSocket returns a socket in the network namespace of the TUN fd, or -1.
+func controlSocket(fd int) int {
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
 	if err != nil {
-		return 0, fmt.Errorf("tun: mtu of %s: %w", d.control.name, err)
+		// Not privileged enough to be told: an ordinary user's TUN, ours most likely.
+		return newSocket()
 	}
-	return int(ifr.Uint32()), nil
+	defer unix.Close(ns)
+	var own, its unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &own) == nil && unix.Fstat(ns, &its) == nil &&
+		own.Dev == its.Dev && own.Ino == its.Ino {
+		return newSocket()
+	}
+	sock := make(chan int)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, and no other
+		// runs in the wrong namespace.
+		runtime.LockOSThread()
+		if unix.Setns(ns, unix.CLONE_NEWNET) != nil {
+			sock <- -1
+			return
+		}
+		sock <- newSocket()
+	}()
+	return <-sock
 }
 
-// Index returns the interface's index.
-func (d *Device) Index() (int, error) {
-	ifr, err := unix.NewIfreq(d.control.name)
-	if err == nil {
-		err = unix.IoctlIfreq(d.control.sock, unix.SIOCGIFINDEX, ifr)
+// newSocket returns a socket in the calling thread's network namespace, or -1.
+func newSocket() int {
+	sock, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1
 	}
+	return sock
+}
+
+// errForeign says why an interface can't be asked.
+var errForeign = errors.New("it is in a network namespace that can't be entered")
+
+// ioctl makes one interface request; set fills its argument in, if not nil.
+func (c *control) ioctl(req uint, name string, set func(*unix.Ifreq)) (*unix.Ifreq, error) {
+	if c.sock < 0 {
+		return nil, errForeign
+	}
+	ifr, err := unix.NewIfreq(c.name)
+	if err != nil {
+		return nil, err
+	}
+	if set != nil {
+		set(ifr)
+	}
+	if err := unix.IoctlIfreq(c.sock, req, ifr); err != nil {
+		return nil, os.NewSyscallError("ioctl "+name, err)
+	}
+	return ifr, nil
+}
+
+// Name returns the name that the interface had when the device was opened.
+func (d *Device) Name() string { return d.control.name }
+
+// Index returns the interface's index in its network namespace.
+func (d *Device) Index() (int, error) {
+	ifr, err := d.control.ioctl(unix.SIOCGIFINDEX, "SIOCGIFINDEX", nil)
 	if err != nil {
 		return 0, fmt.Errorf("tun: index of %s: %w", d.control.name, err)
 	}
 	return int(ifr.Uint32()), nil
 }
 
-// SetMTU sets the interface's MTU, in bytes.
-func (d *Device) SetMTU(mtu int) error {
-	ifr, err := unix.NewIfreq(d.control.name)
-	if err == nil {
-		ifr.SetUint32(uint32(mtu))
-		err = unix.IoctlIfreq(d.control.sock, unix.SIOCSIFMTU, ifr)
+// MTU returns the interface's MTU, in bytes. If its network namespace is
+// one that we may not enter, that is what the Config said.
+func (d *Device) MTU() (int, error) {
+	ifr, err := d.control.ioctl(unix.SIOCGIFMTU, "SIOCGIFMTU", nil)
+	switch {
+	case err == nil:
+		return int(ifr.Uint32()), nil
+	case d.control.mtu > 0 && err == errForeign:
+		return d.control.mtu, nil
 	}
+	return 0, fmt.Errorf("tun: mtu of %s: %w: give it with --mtu N", d.control.name, err)
+}
+
+// SetMTU sets the interface's MTU, in bytes: 68 to 65535 (1280 and more for IPv6).
+func (d *Device) SetMTU(mtu int) error {
+	_, err := d.control.ioctl(unix.SIOCSIFMTU, "SIOCSIFMTU", func(ifr *unix.Ifreq) { ifr.SetUint32(uint32(mtu)) })
 	if err != nil {
 		return fmt.Errorf("tun: set mtu %d of %s: %w", mtu, d.control.name, err)
 	}

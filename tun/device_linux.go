@@ -3,72 +3,73 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // Device is a TUN device with one or more queues. Its methods may be called
 // by several goroutines at once, except that reads of one queue must not overlap.
 type Device struct {
-	format  format
-	lines   []*line
-	control *control
-	uso     bool
-	tso     bool
-	writers sync.Pool // of *writer
+	format   format
+	offloads int // TUN_F_ flags in force
+	queues   []*queue
+	control  *control
+	wakeup   int // eventfd: wakes those who wait when the device closes
 
-	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
 }
 
-var errClosed = fmt.Errorf("tun: %w", os.ErrClosed)
-
 // Queues returns the number of queues: 0 to Queues()-1 may be read and written.
-func (d *Device) Queues() int { return len(d.lines) }
+func (d *Device) Queues() int { return len(d.queues) }
 
 // VNetHdr reports whether packets carry a struct virtio_net_hdr. If not,
-// reads give a zero one and the one given to a write is ignored.
+// reads give a zero one, and what is given to a write is ignored.
 func (d *Device) VNetHdr() bool { return d.format.vnet }
 
 // TSO reports whether TCP super-packets (VIRTIO_NET_HDR_GSO_TCPV4 and _TCPV6)
-// are read. They may be written whenever VNetHdr is true.
-func (d *Device) TSO() bool { return d.tso }
+// are read and may be written.
+func (d *Device) TSO() bool { return d.offloads&offloadTSO != 0 }
 
 // USO reports whether UDP super-packets (VIRTIO_NET_HDR_GSO_UDP_L4) are read
 // and may be written.
-func (d *Device) USO() bool { return d.uso }
+func (d *Device) USO() bool { return d.offloads&offloadUSO != 0 }
 
-// Close closes all queues: a blocked read returns an error that wraps
-// [os.ErrClosed], as does every later call. If the device was opened, and
-// not adopted or made persistent by someone, the interface and its addresses and
-// routes are gone when the last queue is. Closing twice is harmless.
+// Close closes all queues. A read that waits returns an error that wraps
+// [os.ErrClosed], as does every later call. With the last fd of an interface
+// that isn't persistent the interface goes, and with it its addresses and
+// routes. Closing twice is harmless.
 func (d *Device) Close() error {
-	d.closeOnce.Do(func() {
-		d.closed.Store(true)
-		var errs []error
-		for _, l := range d.lines {
-			errs = append(errs, l.file.Close())
-		}
-		errs = append(errs, d.control.close())
-		if err := errors.Join(errs...); err != nil {
-			d.closeErr = fmt.Errorf("tun: close: %w", err)
-		}
-	})
+	d.closeOnce.Do(func() { d.closeErr = d.shut() })
 	return d.closeErr
+}
+
+func (d *Device) shut() error {
+	var errs []error
+	if _, err := unix.Write(d.wakeup, []byte{7: 1}); err != nil {
+		errs = append(errs, err)
+	}
+	for _, q := range d.queues {
+		errs = append(errs, q.close())
+	}
+	errs = append(errs, unix.Close(d.wakeup), d.control.close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("tun: close %s: %w", d.control.name, err)
+	}
+	return nil
 }
 
 // Stats returns the counters, summed over the queues.
 func (d *Device) Stats() Stats {
 	var s Stats
-	for _, l := range d.lines {
-		s.ReadPackets += l.reader.packets.Load()
-		s.ReadBytes += l.reader.bytes.Load()
-		s.Truncated += l.reader.truncated.Load()
-		s.WritePackets += l.written.packets.Load()
-		s.WriteBytes += l.written.bytes.Load()
-		s.WriteErrors += l.written.errors.Load()
+	for _, q := range d.queues {
+		s.ReadPackets += q.reader.packets.Load()
+		s.ReadBytes += q.reader.bytes.Load()
+		s.Truncated += q.reader.truncated.Load()
+		s.WritePackets += q.written.packets.Load()
+		s.WriteBytes += q.written.bytes.Load()
+		s.WriteErrors += q.written.errors.Load()
 	}
 	return s
 }

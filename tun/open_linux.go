@@ -22,7 +22,7 @@ func Open(cfg Config) (*Device, error) {
 	}
 	queues := cfg.Queues
 	if queues <= 0 {
-		queues = runtime.NumCPU()
+		queues = runtime.GOMAXPROCS(0) // respects the limits of a container
 	}
 	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI)
 	if !cfg.Plain {
@@ -31,40 +31,51 @@ func Open(cfg Config) (*Device, error) {
 	if queues > 1 {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
-	fd, name, err := attach(cfg.Name, flags)
+	fds, name, flags, err := openQueues(cfg.Name, flags, queues)
+	if err != nil {
+		return nil, openError(cfg.Name, err)
+	}
+	d, err := newDevice(cfg, name, flags, fds)
+	if err != nil {
+		closeAll(fds)
+		return nil, err
+	}
+	if cfg.MTU > 0 {
+		if err := d.SetMTU(cfg.MTU); err != nil {
+			d.Close()
+			return nil, fmt.Errorf("%w: --mtu takes 68 to 65535", err)
+		}
+	}
+	return d, nil
+}
+
+// openQueues opens so many queues of the interface name, or the one of an
+// interface that exists and can have no more. It returns the fds, the name that the
+// interface got and the flags that it took.
+func openQueues(name string, flags uint16, queues int) ([]int, string, uint16, error) {
+	fd, name, err := attach(name, flags)
 	if errors.Is(err, unix.EINVAL) {
-		// An interface that exists has one queue or may have many, and wants
-		// to be asked for just that.
+		// An interface that exists was made for one queue or for many, and
+		// wants to be asked for just that.
 		flags ^= unix.IFF_MULTI_QUEUE
 		var again error
-		if fd, name, again = attach(cfg.Name, flags); again == nil {
+		if fd, name, again = attach(name, flags); again == nil {
 			err = nil
 		}
 	}
 	if err != nil {
-		return nil, openError(cfg.Name, err)
+		return nil, "", 0, err
 	}
 	fds := []int{fd}
-	if flags&unix.IFF_MULTI_QUEUE != 0 {
-		for len(fds) < queues {
-			fd, _, err := attach(name, flags)
-			if err != nil {
-				closeAll(fds)
-				return nil, openError(name, err)
-			}
-			fds = append(fds, fd)
+	for len(fds) < queues && flags&unix.IFF_MULTI_QUEUE != 0 {
+		fd, _, err := attach(name, flags)
+		if err != nil {
+			closeAll(fds)
+			return nil, "", 0, err
 		}
+		fds = append(fds, fd)
 	}
-	d, err := newDevice(cfg, name, flags, fds)
-	if err == nil && cfg.MTU > 0 {
-		if err = d.SetMTU(cfg.MTU); err != nil {
-			d.Close()
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
+	return fds, name, flags, nil
 }
 
 // attach opens one queue of the interface name and returns the fd, and the
@@ -72,7 +83,7 @@ func Open(cfg Config) (*Device, error) {
 func attach(name string, flags uint16) (int, string, error) {
 	fd, err := unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return -1, "", &os.PathError{Op: "open", Path: node, Err: err}
+		return -1, name, &os.PathError{Op: "open", Path: node, Err: err}
 	}
 	ifr, err := unix.NewIfreq(name)
 	if err == nil {
@@ -81,7 +92,7 @@ func attach(name string, flags uint16) (int, string, error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, "", os.NewSyscallError("ioctl TUNSETIFF", err)
+		return -1, name, os.NewSyscallError("ioctl TUNSETIFF", err)
 	}
 	return fd, ifr.Name(), nil
 }
@@ -98,9 +109,4 @@ func checkName(name string) error {
 		return fmt.Errorf("%q is no interface name: --tun takes up to %d bytes without / : or space", name, unix.IFNAMSIZ-1)
 	}
 	return nil
-}
-
-// openError adds the mend to an error of attach.
-func openError(name string, err error) error {
-	return fmt.Errorf("tun: %w", err)
 }

@@ -1,0 +1,47 @@
+package tun
+
+import (
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxIovecs is UIO_MAXIOV (linux/uio.h), the most that one call takes.
+const maxIovecs = 1024
+
+// longIovecs are for packets in more pieces than a writer's stack has room for.
+var longIovecs = sync.Pool{New: func() any { return new([maxIovecs]unix.Iovec) }}
+
+// appendIovec appends b unless it is empty.
+func appendIovec(iov []unix.Iovec, b []byte) []unix.Iovec {
+	if len(b) == 0 {
+		return iov
+	}
+	v := unix.Iovec{Base: unsafe.SliceData(b)}
+	v.SetLen(len(b))
+	return append(iov, v)
+}
+
+// join returns bufs in at most limit pieces: all from the last one on are copied into one.
+func join(bufs [][]byte, limit int) [][]byte {
+	if len(bufs) <= limit {
+		return bufs
+	}
+	joined := append([][]byte(nil), bufs[:limit-1]...)
+	var rest []byte
+	for _, b := range bufs[limit-1:] {
+		rest = append(rest, b...)
+	}
+	return append(joined, rest)
+}
+
+// vectored is readv(2) or writev(2), made again when a signal cuts in.
+func vectored(trap uintptr, fd int, iov []unix.Iovec) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.Syscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+	}
+}

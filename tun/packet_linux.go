@@ -1,0 +1,133 @@
+package tun
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// format is what comes before each packet on the fd, the same on all queues.
+type format struct {
+	info bool // struct tun_pi, if the fd was made without IFF_NO_PI
+	vnet bool // struct virtio_net_hdr
+}
+
+// infoLen is the length of struct tun_pi (linux/if_tun.h): flags, then the
+// ethertype, which is big-endian.
+const infoLen = 4
+
+var (
+	infoIPv4 = [infoLen]byte{2: 0x08, 3: 0x00}
+	infoIPv6 = [infoLen]byte{2: 0x86, 3: 0xdd}
+)
+
+// size returns the number of bytes before each packet.
+func (f format) size() int {
+	n := 0
+	if f.info {
+		n += infoLen
+	}
+	if f.vnet {
+		n += HdrLen
+	}
+	return n
+}
+
+// ReadPacket reads one packet of a queue into bufs, filling one after the
+// other, and its virtio header into hdr, which is zeroed if there is none. It
+// blocks until there is a packet and returns its length, without the header.
+// Reads of one queue must not overlap. A packet longer than bufs fills them and
+// gives [ErrTruncated]. After [ErrGone] and [os.ErrClosed] no packet will come.
+func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, error) {
+	q := d.queues[queue]
+	if !q.enter() {
+		return 0, errClosed
+	}
+	defer q.leave()
+
+	r := &q.reader
+	iov := r.iov[:0]
+	if d.format.info {
+		iov = appendIovec(iov, r.info[:])
+	}
+	if d.format.vnet {
+		iov = appendIovec(iov, hdr[:])
+	} else {
+		clear(hdr[:])
+	}
+	room := 0
+	for _, b := range bufs {
+		iov = appendIovec(iov, b)
+		room += len(b)
+	}
+	iov = appendIovec(iov, r.spill[:])
+	n, err := q.readv(iov)
+	clear(iov) // keep no buffer alive
+	r.iov = iov
+	if err != nil {
+		return 0, err
+	}
+
+	n -= d.format.size()
+	r.packets.Add(1)
+	if n > room {
+		r.truncated.Add(1)
+		r.bytes.Add(uint64(room))
+		return room, errTruncated
+	}
+	r.bytes.Add(uint64(n))
+	return n, nil
+}
+
+// WritePacket writes one packet, the concatenation of bufs, with the virtio
+// header hdr, to a queue. It doesn't keep bufs. It may be called by several
+// goroutines at once, also for one queue; the kernel takes a packet whole
+// or not at all. An error that wraps EIO means that the interface is down, one
+// that wraps ENOBUFS or ENOMEM that memory is short, and EINVAL that the packet
+// or its header is malformed: that packet is lost, and the next may
+// pass. After [ErrGone] and [os.ErrClosed] none will.
+func (d *Device) WritePacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) error {
+	q := d.queues[queue]
+	if !q.enter() {
+		return errClosed
+	}
+	defer q.leave()
+
+	var short [16]unix.Iovec
+	iov := short[:0]
+	if len(bufs) > len(short)-2 {
+		long := longIovecs.Get().(*[maxIovecs]unix.Iovec)
+		defer longIovecs.Put(long)
+		bufs = join(bufs, len(long)-2)
+		iov = long[:0]
+	}
+	if d.format.info {
+		iov = appendIovec(iov, packetInfo(bufs))
+	}
+	if d.format.vnet {
+		iov = appendIovec(iov, hdr[:])
+	}
+	for _, b := range bufs {
+		iov = appendIovec(iov, b)
+	}
+	n, err := q.writev(iov)
+	clear(iov)
+	if err != nil {
+		q.written.errors.Add(1)
+		return err
+	}
+	q.written.packets.Add(1)
+	q.written.bytes.Add(uint64(n - d.format.size()))
+	return nil
+}
+
+// packetInfo returns the struct tun_pi of the packet in bufs.
+func packetInfo(bufs [][]byte) []byte {
+	for _, b := range bufs {
+		if len(b) > 0 && b[0]>>4 == 6 {
+			return infoIPv6[:]
+		}
+		if len(b) > 0 {
+			break
+		}
+	}
+	return infoIPv4[:]
+}
