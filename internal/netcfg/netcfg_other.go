@@ -41,5 +41,8 @@ func (h *Host) IsLocal(netip.Addr) bool { return false }
 // Close does nothing.
 func (h *Host) Close() error { return nil }
 
+// Forwarding says nothing.
+func Forwarding(context.Context, string, []netip.Prefix) string { return "" }
+
 // Cleanup is not supported on this system.
 func Cleanup() (int, error) { return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsupported) }
