@@ -1,0 +1,26 @@
+package dns
+
+// Query is a parsed query, for the fuzz test: what is made of it and of answers.
+type Query struct{ q *query }
+
+// ParseQuery is parseQuery.
+func ParseQuery(raw []byte) (Query, error) {
+	q, err := parseQuery(raw)
+	return Query{q}, err
+}
+
+// Valid reports whether there is something to answer.
+func (q Query) Valid() bool { return q.q != nil }
+
+// Ask returns what a nameserver gets.
+func (q Query) Ask(id uint16, noise []byte) []byte { return q.q.ask(id, noise).msg }
+
+// Fits reports whether answer is taken for one to Ask's message.
+func (q Query) Fits(id uint16, noise, answer []byte) bool {
+	return q.q.ask(id, noise).check(answer) == fits
+}
+
+// Answer, Cut and Fail return what the program gets.
+func (q Query) Answer(msg []byte) []byte { return q.q.answer(msg) }
+func (q Query) Cut(msg []byte) []byte    { return q.q.cut(msg) }
+func (q Query) Fail() []byte             { return q.q.fail(2) }

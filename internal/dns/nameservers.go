@@ -1,0 +1,80 @@
+package dns
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const dnsPort = 53
+
+// Nameservers follows the nameservers of a resolv.conf(5).
+type Nameservers struct {
+	path string
+
+	mu      sync.Mutex
+	checked time.Time
+	seen    os.FileInfo
+	servers []netip.AddrPort
+}
+
+// NewNameservers returns what follows the file path. The file may come and go.
+func NewNameservers(path string) *Nameservers { return &Nameservers{path: path} }
+
+// checkInterval is how often the file is looked at, at most.
+const checkInterval = time.Second
+
+// Servers returns the nameservers, in the file's order. Where it names none, that
+// is the one on loopback, as the C library has it.
+func (n *Nameservers) Servers() []netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if n.servers != nil && now.Sub(n.checked) < checkInterval {
+		return slices.Clone(n.servers)
+	}
+	n.checked = now
+	info, err := os.Stat(n.path)
+	same := err == nil && n.seen != nil && os.SameFile(info, n.seen) &&
+		info.ModTime().Equal(n.seen.ModTime()) && info.Size() == n.seen.Size()
+	if n.servers == nil || !same {
+		n.seen = info
+		b, _ := os.ReadFile(n.path)
+		n.servers = parse(string(b))
+	}
+	return slices.Clone(n.servers)
+}
+
+func parse(conf string) (servers []netip.AddrPort) {
+	for line := range strings.Lines(conf) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(fields[1]); err == nil {
+			servers = append(servers, netip.AddrPortFrom(a, dnsPort))
+		}
+	}
+	if len(servers) == 0 {
+		servers = append(servers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort))
+	}
+	return servers
+}
+
+// Remote returns the nameservers to ask through an upstream, for a host that has
+// servers: its own, but for those on its loopback, which can't be reached from
+// there, and after them fallback, for when none of its own can be.
+func Remote(servers, fallback []netip.AddrPort) []netip.AddrPort {
+	remote := slices.DeleteFunc(slices.Clone(servers), func(a netip.AddrPort) bool {
+		return a.Addr().Unmap().IsLoopback() || a.Addr().IsLinkLocalUnicast()
+	})
+	for _, a := range fallback {
+		if !slices.Contains(remote, a) {
+			remote = append(remote, a)
+		}
+	}
+	return remote
+}
