@@ -28,7 +28,7 @@ func TestIntegrationPing(t *testing.T) {
 	n, _ := startRouted(t, "--route", "10.77.0.99/32", "--route", "fd77::99/128")
 	bothFamilies(t, func(t *testing.T, f testnet.Family) {
 		t.Run("stack", func(t *testing.T) {
-			n.A.Through(t, tun, 300, 300, func() { wantPing(t, n.A, stackAddr(f), 3) })
+			n.A.Through(t, tun, 250, 250, func() { wantPing(t, n.A, stackAddr(f), 3) })
 		})
 		for _, size := range []string{"0", "56", "1400", "4000"} {
 			t.Run("foreign/size="+size, func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestIntegrationSOCKS(t *testing.T) {
 					}
 				}
 				if proxy.inStack {
-					n.A.Through(t, tun, 1000, 1<<20, fetch)
+					n.A.Through(t, tun, 300, 1<<20, fetch)
 				} else {
 					fetch()
 				}

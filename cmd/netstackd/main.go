@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"netstackd/internal/daemon"
+	"netstackd/internal/sandbox"
 
 	"github.com/spf13/pflag"
 )
@@ -31,7 +32,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "[flags]", "the daemon (what a bare netstackd does)", runDaemon},
-		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", nil},
+		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", runExec},
 		{"bench", "[flags]", "measure on this machine", nil},
 		{"doctor", "", "say what stops it from working here, and the fix", nil},
 		{"cleanup", "", "remove what a killed daemon left on the host", runCleanup},
@@ -39,7 +40,22 @@ func commands() []command {
 	}
 }
 
-func main() { os.Exit(exitStatus(dispatch(os.Args[1:]))) }
+func main() {
+	if sandbox.IsHelper() { // exec has started this program again, in its namespaces
+		os.Exit(sandbox.Main())
+	}
+	os.Exit(exitStatus(dispatch(os.Args[1:])))
+}
+
+// commandNamed is the entry of commands with that name.
+func commandNamed(name string) command {
+	for _, c := range commands() {
+		if c.name == name {
+			return c
+		}
+	}
+	return command{}
+}
 
 // dispatch runs the command that args name, the daemon if they name none.
 func dispatch(args []string) (int, error) {
@@ -52,10 +68,10 @@ func dispatch(args []string) (int, error) {
 	}
 	var names []string
 	for _, c := range commands() {
-		if c.name == name && c.run == nil {
-			return 0, fmt.Errorf("%s: not available in this build", name)
-		}
 		if c.name == name {
+			if c.run == nil {
+				return 0, fmt.Errorf("%s: not available in this build", name)
+			}
 			return c.run(args)
 		}
 		if c.run != nil {

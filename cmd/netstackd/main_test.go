@@ -32,11 +32,12 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// start runs netstackd on A of a new network.
+// start runs netstackd on A of a new network. Unless args say otherwise it
+// doesn't wait for the test's connections when it is stopped.
 func start(t *testing.T, args ...string) (*testnet.Network, *testnet.Daemon) {
 	t.Helper()
 	n := testnet.New(t)
-	return n, n.A.Start(t, program.Path(t), args...)
+	return n, n.A.Start(t, program.Path(t), append([]string{"--drain", "0s"}, args...)...)
 }
 
 // startRouted is start with every Dest of both families routed into the TUN.

@@ -7,7 +7,7 @@ import (
 // runDaemon is `netstackd run`.
 func runDaemon(args []string) (int, error) {
 	cfg := daemon.Default()
-	rest, err := parseConfig(commands()[0], &cfg, daemon.ForRun, args)
+	rest, err := parseConfig(commandNamed("run"), &cfg, daemon.ForRun, args)
 	if err != nil {
 		return 0, err
 	}

@@ -62,7 +62,11 @@ func (c *Config) Apply(settings []Setting) error {
 
 // Options is the table, in the order of the manual, for one command.
 func Options(cmd Command) []Option {
-	both := ForRun | ForExec
+	const both = ForRun | ForExec
+	listens, speaks := "127.0.0.1:1080", "info"
+	if cmd == ForExec {
+		listens, speaks = "off", "warn"
+	}
 	all := []Option{
 		one("tun", "NAME", "interface name (netstackd0)", ForRun, parseInterface, func(c *Config) *string { return &c.TUN }),
 		one("tun-fd", "N", "adopt an open TUN fd", ForRun, parseCount, func(c *Config) *int { return &c.TUNFd }),
@@ -86,7 +90,7 @@ func Options(cmd Command) []Option {
 			clear: func(c *Config) { c.Via = nil }, set: setVia,
 		},
 		{
-			Name: "socks", Meta: "ADDR", Help: "SOCKS on the host, or off (127.0.0.1:1080)", Repeat: true, Commands: both,
+			Name: "socks", Meta: "ADDR", Help: "SOCKS on the host, or off (" + listens + ")", Repeat: true, Commands: both,
 			clear: func(c *Config) { c.SOCKS = nil }, set: setSOCKS,
 		},
 		one("socks-stack", "PORT", "SOCKS on the stack address, 0 = none (1080)", ForRun, parsePort, func(c *Config) *uint16 { return &c.SOCKSStack }),
@@ -103,7 +107,7 @@ func Options(cmd Command) []Option {
 		one("block-lan", "", "private and link-local destinations are refused", ForExec, parseBool, func(c *Config) *bool { return &c.Exec.BlockLAN }),
 		list("publish", "PORTS", "[ADDR:]PORT:PORT of the host to the command", ForExec, parsePublish, func(c *Config) *[]Publish { return &c.Exec.Publish }),
 		one("pcap", "FILE", "write the command's packets to FILE", ForExec, parseFile, func(c *Config) *string { return &c.Exec.Pcap }),
-		one("log-level", "LEVEL", "debug, info, warn or error (info; exec: warn)", both, parseLevel, func(c *Config) *slog.Level { return &c.LogLevel }),
+		one("log-level", "LEVEL", "debug, info, warn or error ("+speaks+")", both, parseLevel, func(c *Config) *slog.Level { return &c.LogLevel }),
 		one("log-format", "FORMAT", "text or json (text)", both, parseFormat, func(c *Config) *string { return &c.LogFormat }),
 	}
 	var out []Option

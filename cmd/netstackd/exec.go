@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"netstackd/internal/daemon"
+	"netstackd/internal/sandbox"
+
+	"github.com/spf13/pflag"
+)
+
+// runExec is `netstackd exec`. Its status is the command's own, and 125 for
+// every mistake and failure before the command runs.
+func runExec(args []string) (int, error) {
+	cfg := daemon.DefaultExec()
+	rest, err := parseConfig(commandNamed("exec"), &cfg, daemon.ForExec, args)
+	if errors.Is(err, pflag.ErrHelp) {
+		return 0, err
+	}
+	if err == nil && len(rest) == 0 {
+		err = usageError("exec: no command; write netstackd exec [flags] -- CMD ARGS ...")
+	}
+	if err != nil {
+		return sandbox.StatusFailed, err
+	}
+	// Signals are the sandbox's business: it stands for the command, which the
+	// terminal signals as well. Before the command runs they end the process,
+	// and the sandbox with it.
+	return daemon.Exec(context.Background(), cfg, rest)
+}
