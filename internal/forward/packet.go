@@ -176,3 +176,15 @@ func (o *outlet) datagram(w *packetWriter, d *datagrams, bufs [][]byte, size, se
 	bufs[0] = w.hdr[:n+udpLen]
 	o.write(d.hash, off, bufs)
 }
+
+// packet writes an IP packet with the size bytes in w.bufs[2:] behind its
+// header, in fragments if it must.
+func (o *outlet) packet(w *packetWriter, hash uint32, ip *ipHeader, size int) {
+	if mtu := int(o.link.MTU()); ipLen(ip.src)+size > mtu {
+		o.fragments(w, hash, ip, w.bufs[2:], size, mtu)
+		return
+	}
+	ip.id = uint16(o.nextID.Add(1))
+	w.bufs[1] = w.hdr[:ip.put(w.hdr[:], size)]
+	o.write(hash, link.Offload{}, w.bufs[1:])
+}

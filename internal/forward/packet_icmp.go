@@ -120,6 +120,14 @@ func udpQuote(src, dst netip.AddrPort, size int, payload ...[]byte) quote {
 	return q
 }
 
+// quoteOf is the quote of a packet as it came.
+func quoteOf(p *netstack.Packet) quote {
+	return quote{
+		src: p.Src, dst: p.Dst, proto: p.Proto, ttl: p.TTL, tos: p.TOS, df: p.DF,
+		transport: [udpLen]byte(p.Transport), payload: p.AppendPayload(nil), size: p.Buf.Data().Size(),
+	}
+}
+
 // icmp writes an ICMP error to the quoted packet's sender.
 func (o *outlet) icmp(hash uint32, e icmpError, q *quote) {
 	if e.from.Is4() != q.src.Is4() || q.dst.Is4() != q.src.Is4() {

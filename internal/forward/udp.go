@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"netstackd/internal/epoll"
@@ -34,61 +32,36 @@ type UDPConfig struct {
 	// Router is who tells an application that a datagram's TTL ran out here: the
 	// stack's addresses. A family that has none is not told.
 	Router []netip.Addr
-	// Logger gets a line per session at Debug; nil = none.
+	// Logger gets a line at Debug for each session that fails; nil = none.
 	Logger *slog.Logger
 }
 
-// UDPStats counts what UDP did. Datagrams in trains count one by one.
-type UDPStats struct {
-	Sessions             int    // open now
-	Opened               uint64 // ever
-	Expired              uint64 // ended by being idle
-	Evicted              uint64 // ended, least recently used first, to make room
-	Refused              uint64 // sessions that could not be opened
-	Up, UpBytes          uint64 // sent to destinations
-	Down, DownBytes      uint64 // received from them
-	DroppedQueue         uint64 // up: the session's queue was full
-	DroppedSend          uint64 // up: the socket's buffer was full, or it refused
-	DroppedWrite         uint64 // packets that the TUN refused
-	DroppedInvalid       uint64 // up: destinations that no datagram can have
-	Errors               uint64 // ICMP errors told to applications
-	SendCalls, RecvCalls uint64 // system calls that sent, and that received
-}
-
-type udpCounters struct {
-	opened, expired, evicted, refused atomic.Uint64
-	up, upBytes, down, downBytes      atomic.Uint64
-	droppedQueue, droppedSend         atomic.Uint64
-	droppedInvalid, errors            atomic.Uint64
-	sendCalls, recvCalls              atomic.Uint64
-}
-
-// UDP carries on the datagrams of applications; see the package comment. Use NewUDP.
+// UDP carries on the datagrams of applications, with one outbound socket for
+// each of their addresses, whatever the destinations (endpoint-independent
+// mapping, RFC 4787 §4.1), and gives them what anyone sends to that socket
+// (endpoint-independent filtering, §5). Use NewUDP.
+//
+// # Theory of operation
+//
+//	delivery ─► HandlePacket ─► session's batch ─► Flush ─► sendmmsg ─► network
+//	TUN ◄─ Link.WriteRaw ◄─ outlet ◄─ recvmmsg ◄─ session's task ◄─ epoll
+//
+// HandlePacket finds the session and keeps a reference to the packet. Flush,
+// which follows each batch of packets, sends what each session has collected
+// with one system call that does not wait: neighbouring datagrams of one size
+// and destination as one train (UDP_SEGMENT), and trains as they came.
+//
+// A session costs a descriptor, an entry in a map and one in a heap; it has
+// neither goroutine nor buffer. When its socket becomes readable, its task
+// takes a bounded batch, with trains where the kernel has merged them
+// (UDP_GRO), and writes it into the TUN, as super-packets where the device
+// takes them.
+//
+// Neither way is a packet copied or memory allocated, once pools are warm.
 type UDP struct {
-	out    *outlet
+	sessionSet
 	dialer PacketDialer
-	loop   *epoll.Loop
-	flows  *flow.Registry
-	cfg    UDPConfig
-	log    *slog.Logger
-	start  time.Time // what session times count from
-
-	table    sessionTable
-	idle     idleTimer
-	ready    readyList // sessions with datagrams to send at Flush
-	limit    rateLimit // of ICMP errors made here
-	counters udpCounters
-
-	batches      sync.Pool // *batch
-	senders      sync.Pool // *sender
-	receivers    sync.Pool // *receiver
-	errorReaders sync.Pool // *errorReader
-
-	mu     sync.Mutex
-	closed bool           // no session may open any more, no goroutine start
-	opens  []*session     // waiting for Serve to open them
-	wake   chan struct{}  // makes Serve look at opens and idle
-	wg     sync.WaitGroup // goroutines of sessions
+	router []netip.Addr
 }
 
 // NewUDP returns a UDP that writes answers to l, opens sockets with d, waits
@@ -97,40 +70,47 @@ func NewUDP(l Link, d PacketDialer, loop *epoll.Loop, flows *flow.Registry, cfg 
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 5 * time.Minute
 	}
-	u := &UDP{
-		out: newOutlet(l), dialer: d, loop: loop, flows: flows, cfg: cfg,
-		log: cfg.Logger, start: time.Now(), wake: make(chan struct{}, 1),
-	}
-	if u.log == nil {
-		u.log = slog.New(slog.DiscardHandler)
-	}
-	u.table.init()
+	u := &UDP{dialer: d, router: cfg.Router}
+	u.init(l, loop, flows, cfg.Logger)
+	u.inline = cfg.Inline
+	u.dial = u.listen
 	u.idle.init(cfg.Timeout, min(cfg.Timeout, dnsTimeout))
-	u.batches.New = func() any { return new(batch) }
-	u.senders.New = func() any { return newSender() }
-	u.receivers.New = func() any { return newReceiver() }
-	u.errorReaders.New = func() any { return new(errorReader) }
 	return u
 }
 
-// now is the time that session clocks show.
-func (u *UDP) now() time.Duration { return time.Since(u.start) }
+// listen gets a session its socket.
+func (u *UDP) listen(ctx context.Context, s *session) (carrier, error) {
+	network := "udp6"
+	if s.src.Addr().Is4() {
+		network = "udp4"
+	}
+	c, err := u.dialer.ListenPacket(ctx, &s.meta, network, "")
+	if err != nil {
+		return nil, err
+	}
+	if uc, ok := c.(*net.UDPConn); ok {
+		return newUDPSocket(s, uc)
+	}
+	return newProxied(s, c), nil
+}
 
 // HandlePacket implements netstack.PacketHandler for UDP.
 func (u *UDP) HandlePacket(p *netstack.Packet) bool {
 	src := netip.AddrPortFrom(p.Src, be16(p.Transport))
 	dst := netip.AddrPortFrom(p.Dst, be16(p.Transport[2:]))
-	if !unicast(p.Src) || !unicast(p.Dst) || src.Port() == 0 || dst.Port() == 0 {
+	n := int(be16(p.Transport[4:])) - udpLen
+	if !unicast(p.Src) || !unicast(p.Dst) || src.Port() == 0 || dst.Port() == 0 ||
+		p.GSOSize == 0 && (n < 0 || n > p.Buf.Data().Size()) {
 		u.counters.droppedInvalid.Add(1)
 		return true
 	}
 	if p.TTL <= 1 {
-		u.expiredTTL(p, src, dst)
+		u.hopsExhausted(p, u.router)
 		return true
 	}
 	s := u.table.get(src)
 	if s == nil {
-		if s = u.openSession(src, dst, p.Hash); s == nil {
+		if s = u.openSession("udp", src, dst, p.Hash, dst.Port() == dnsPort); s == nil {
 			return true
 		}
 	}
@@ -141,108 +121,13 @@ func (u *UDP) HandlePacket(p *netstack.Packet) bool {
 	return true
 }
 
-// Flush implements netstack.PacketHandler: it sends what HandlePacket collected.
-func (u *UDP) Flush() {
-	s := u.ready.take()
-	if s == nil {
-		return
-	}
-	now := u.now()
-	for s != nil {
-		next := s.nextReady
-		s.nextReady = nil
-		s.used.Store(int64(now))
-		s.flush()
-		s = next
-	}
-}
-
-// expiredTTL answers like a router whose next hop would be the network.
-func (u *UDP) expiredTTL(p *netstack.Packet, src, dst netip.AddrPort) {
-	for _, a := range u.cfg.Router {
+// hopsExhausted answers like a router, whose next hop would be the network.
+func (u *sessionSet) hopsExhausted(p *netstack.Packet, router []netip.Addr) {
+	for _, a := range router {
 		if a.Is4() == p.Src.Is4() {
-			q := udpQuote(src, dst, p.Buf.Data().Size(), p.AppendPayload(nil)...)
-			q.ttl, q.tos, q.df = p.TTL, p.TOS, p.DF
+			q := quoteOf(p)
 			u.localError(p.Hash, errorFor(a, ttlExceeded, 0), &q)
 			return
 		}
-	}
-}
-
-// localError tells an application of an error that was found here. Those that
-// the network reports come as fast as it sends them; these need a limit.
-func (u *UDP) localError(hash uint32, e icmpError, q *quote) {
-	if u.limit.allow(u.now()) {
-		u.counters.errors.Add(1)
-		u.out.icmp(hash, e, q)
-	}
-}
-
-// Serve opens and expires sessions until ctx ends. Then it ends all that are
-// left and waits for their goroutines.
-func (u *UDP) Serve(ctx context.Context) error {
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			u.shutdown()
-			return nil
-		case <-u.wake:
-		case <-timer.C:
-		}
-		u.startOpens(ctx)
-		if d, ok := u.expire(); ok {
-			timer.Reset(d)
-		}
-	}
-}
-
-func (u *UDP) shutdown() {
-	u.mu.Lock()
-	u.closed = true
-	opens := u.opens
-	u.opens = nil
-	u.mu.Unlock()
-	for _, s := range u.table.all() {
-		s.close()
-	}
-	for _, s := range opens {
-		s.leave() // in place of its opener
-	}
-	u.wg.Wait()
-}
-
-// spawn runs f on a goroutine that Serve waits for, and reports whether it
-// does: not after the end.
-func (u *UDP) spawn(f func()) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.closed {
-		return false
-	}
-	u.wg.Go(f)
-	return true
-}
-
-// notify makes Serve look around.
-func (u *UDP) notify() {
-	select {
-	case u.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Stats returns the counters.
-func (u *UDP) Stats() UDPStats {
-	c := &u.counters
-	return UDPStats{
-		Sessions: u.table.len(),
-		Opened:   c.opened.Load(), Expired: c.expired.Load(), Evicted: c.evicted.Load(), Refused: c.refused.Load(),
-		Up: c.up.Load(), UpBytes: c.upBytes.Load(), Down: c.down.Load(), DownBytes: c.downBytes.Load(),
-		DroppedQueue: c.droppedQueue.Load(), DroppedSend: c.droppedSend.Load(), DroppedWrite: u.out.errors.Load(),
-		DroppedInvalid: c.droppedInvalid.Load(), Errors: c.errors.Load(),
-		SendCalls: c.sendCalls.Load(), RecvCalls: c.recvCalls.Load(),
 	}
 }

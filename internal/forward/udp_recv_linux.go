@@ -25,7 +25,7 @@ type receiver struct {
 // arrival is one received message.
 type arrival struct {
 	src       netip.AddrPort
-	tos       uint8
+	tos, ttl  uint8
 	size, seg int // as in datagrams
 }
 
@@ -45,36 +45,10 @@ func newReceiver() *receiver {
 	return r
 }
 
-// run is the session's task: the socket has become readable, or has an error.
-func (k *socket) run() {
-	s := k.s
-	if !s.enter() {
-		return
-	}
-	defer s.leave()
-	events := uint32(unix.EPOLLERR)
-	if w := k.watch.Load(); w != nil {
-		events = w.Events()
-	}
-	again := false
-	if k.errorsLeft || events&unix.EPOLLERR != 0 {
-		k.errorsLeft = !k.drainErrors()
-		again = k.errorsLeft
-	}
-	r := s.u.receivers.Get().(*receiver)
-	if k.receive(r) {
-		again = true
-	}
-	s.u.receivers.Put(r)
-	if again {
-		k.task.Schedule()
-	}
-}
-
-// receive takes a batch of messages and hands them on. It reports whether
-// there may be more. Fewer than fit means that the queue was empty: the next
-// arrival is a new event.
-func (k *socket) receive(r *receiver) (more bool) {
+// receive takes a batch of messages, and reports whether there may be more.
+// Fewer than fit means that the queue was empty: the next arrival is a new
+// event.
+func (r *receiver) receive(k *hostSocket) (n int, more bool) {
 	for i := range r.msgs {
 		r.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
 		r.msgs[i].hdr.SetControllen(len(r.ctl[i]))
@@ -85,13 +59,13 @@ func (k *socket) receive(r *receiver) (more bool) {
 	switch errno {
 	case 0:
 	case unix.EAGAIN:
-		return false
+		return 0, false
 	case unix.EBADF, unix.EFAULT, unix.EINVAL, unix.ENOTSOCK:
-		s.u.log.Debug("udp session lost", "proto", "udp", "src", s.src, "err", errno)
+		s.u.log.Debug("session lost", "proto", s.meta.Network, "src", s.src, "err", errno)
 		s.close()
-		return false
+		return 0, false
 	default: // of an earlier datagram: its details are on the error queue
-		return true
+		return 0, true
 	}
 	if !s.gone.Load() {
 		s.used.Store(int64(s.u.now()))
@@ -99,8 +73,7 @@ func (k *socket) receive(r *receiver) (more bool) {
 	for i := range r.list[:n] {
 		r.parse(i)
 	}
-	s.deliver(r, n)
-	return n == len(r.msgs)
+	return n, n == len(r.msgs)
 }
 
 // parse reads what came with message i.
@@ -120,6 +93,8 @@ func (r *receiver) parse(i int) {
 			}
 		case level == unix.SOL_IP && typ == unix.IP_TOS, level == unix.SOL_IPV6 && typ == unix.IPV6_TCLASS:
 			a.tos = uint8(cmsgValue(data))
+		case level == unix.SOL_IP && typ == unix.IP_TTL, level == unix.SOL_IPV6 && typ == unix.IPV6_HOPLIMIT:
+			a.ttl = uint8(cmsgValue(data))
 		}
 		ctl = rest
 	}
@@ -130,8 +105,17 @@ func (r *receiver) parse(i int) {
 // that follow each other become a train even where the kernel has not made
 // them one: the application's kernel takes it apart again.
 func (s *session) deliver(r *receiver, n int) {
-	w := s.u.out.writer()
 	var count, size int
+	for i := range r.list[:n] {
+		count += segments(&r.list[i])
+		size += r.list[i].size
+	}
+	c := &s.u.counters
+	c.down.Add(uint64(count))
+	c.downBytes.Add(uint64(size))
+	s.flow.AddDown(int64(size))
+
+	w := s.u.out.writer()
 	for i := 0; i < n; {
 		a := &r.list[i]
 		d := datagrams{hash: s.hash, src: a.src, dst: s.src, tos: a.tos, size: a.size, seg: a.seg}
@@ -148,18 +132,12 @@ func (s *session) deliver(r *receiver, n int) {
 			d.size += b.size
 			segs += bs
 		}
-		count += segs
-		size += d.size
 		if d.src.Addr().Is4() == s.src.Addr().Is4() && unicast(d.src.Addr()) {
 			s.u.out.udp(w, &d)
 		}
 		w.reset()
 	}
 	s.u.out.release(w)
-	c := &s.u.counters
-	c.down.Add(uint64(count))
-	c.downBytes.Add(uint64(size))
-	s.flow.AddDown(int64(size))
 }
 
 func segments(a *arrival) int {

@@ -11,8 +11,9 @@ import (
 // Linux before 6.9, and what UDP_GRO merges at most.
 const maxSegments = 64
 
-// hostMTU is the usual MTU of an interface that packets leave by.
-const hostMTU = 1500
+// ownSegments is the size up to which datagrams are sent as a train unasked:
+// larger ones are likely to exceed the path's MTU.
+const ownSegments = 1452
 
 // narrowFor is how long no trains are tried after one was refused.
 const narrowFor = 10 * time.Second
@@ -45,20 +46,18 @@ type message struct {
 // cursor is a place in a batch: a datagram, and an offset in its payload.
 type cursor struct{ i, off int }
 
-func newSender() *sender { return &sender{} }
-
 // send implements carrier.
-func (k *socket) send(b *batch) {
+func (k *udpSocket) send(b *batch) {
 	if used := time.Duration(k.s.used.Load()); k.maxSeg < maxPacket && used-k.narrowed > narrowFor {
 		k.maxSeg = maxPacket // paths change, and the next destination has another
 	}
-	w := k.s.u.senders.Get().(*sender)
+	w := k.s.u.scratch.senders.Get().(*sender)
 	for at := (cursor{}); at.i < b.n; {
 		next := w.build(b, at, k.maxSeg)
 		at = k.transmit(w, next)
 		w.reset()
 	}
-	k.s.u.senders.Put(w)
+	k.s.u.scratch.senders.Put(w)
 }
 
 // reset forgets the payload, so that a pooled sender holds on to no packet.
@@ -204,19 +203,9 @@ func (m *message) control(b []byte) int {
 	return n
 }
 
-// outcome is what to do after a message was refused.
-type outcome uint8
-
-const (
-	tryAgain outcome = iota
-	nextMessage
-	dropBatch
-	rebuild // from this message on
-)
-
 // transmit sends the messages, and returns where to build more: at next, or
 // earlier if some have to be built again.
-func (k *socket) transmit(w *sender, next cursor) cursor {
+func (k *udpSocket) transmit(w *sender, next cursor) cursor {
 	tries := 0
 	for i := 0; i < w.n; {
 		end := i + 1
@@ -232,23 +221,31 @@ func (k *socket) transmit(w *sender, next cursor) cursor {
 			continue
 		}
 		tries++
-		switch k.refused(&w.list[i], errno, tries) {
+		m := &w.list[i]
+		if m.count > 1 && tries > 1 && errno != unix.EINTR && errno != unix.EAGAIN {
+			// Longer than the path's MTU, or a route that can't segment: send the
+			// datagrams one by one from now on, and see what each meets.
+			k.maxSeg, k.narrowed = m.d.seg-1, k.s.u.now()
+			return m.at
+		}
+		switch k.refused(m.d, errno, tries) {
 		case tryAgain:
-		case nextMessage:
+		case tryFragmented:
+			m.df = false
+		case dropPacket:
+			k.dropped(m)
 			i, tries = i+1, 0
 		case dropBatch:
 			for ; i < w.n; i++ {
 				k.dropped(&w.list[i])
 			}
-		case rebuild:
-			return w.list[i].at
 		}
 	}
 	return next
 }
 
 // sent counts what has left.
-func (k *socket) sent(list []message) {
+func (k *udpSocket) sent(list []message) {
 	var n, size int
 	for i := range list {
 		n += list[i].count
@@ -260,62 +257,4 @@ func (k *socket) sent(list []message) {
 	k.s.flow.AddUp(int64(size))
 }
 
-func (k *socket) dropped(m *message) { k.s.u.counters.droppedSend.Add(uint64(m.count)) }
-
-// refused handles the error of sending m. An error of an earlier datagram that
-// came back from the network is reported by whatever call is next, once: so
-// only the second try's error is surely about m.
-func (k *socket) refused(m *message, errno unix.Errno, tries int) outcome {
-	switch errno {
-	case unix.EINTR:
-		return tryAgain
-	case unix.EAGAIN:
-		return k.drop(m, dropBatch)
-	case unix.ENOBUFS, unix.ENOMEM, unix.EBADF:
-		return k.drop(m, nextMessage)
-	}
-	if tries < 2 {
-		return tryAgain
-	}
-	if m.count > 1 {
-		// Longer than the path's MTU, or a route that can't segment: send the
-		// datagrams one by one from now on, and see what each meets.
-		k.maxSeg, k.narrowed = m.d.seg-1, k.s.u.now()
-		return rebuild
-	}
-	switch errno {
-	case unix.EMSGSIZE:
-		return k.tooBig(m)
-	case unix.ENETUNREACH, unix.EADDRNOTAVAIL:
-		k.s.refuse(m.d, noRoute)
-	case unix.EHOSTUNREACH, unix.EHOSTDOWN:
-		k.s.refuse(m.d, hostUnreachable)
-	case unix.EACCES, unix.EPERM:
-		k.s.refuse(m.d, prohibited)
-	}
-	return k.drop(m, nextMessage)
-}
-
-func (k *socket) drop(m *message, what outcome) outcome {
-	if what == nextMessage {
-		k.dropped(m)
-	}
-	return what
-}
-
-// tooBig handles a datagram that the kernel knows to exceed the path's MTU.
-// The application is told. Whether the datagram is lost as well depends: one
-// that exceeds what interfaces have in general only has the don't-fragment bit
-// because the TUN's MTU is larger than that. Without us its own kernel would
-// have cut it up, so ours does.
-func (k *socket) tooBig(m *message) outcome {
-	if !m.df {
-		return k.drop(m, nextMessage) // too long for any IP packet
-	}
-	k.tellMTU(m.d.dst, m.size)
-	if ipLen(m.d.dst.Addr())+udpLen+m.size <= hostMTU {
-		return k.drop(m, nextMessage)
-	}
-	m.df = false
-	return tryAgain
-}
+func (k *udpSocket) dropped(m *message) { k.s.u.counters.droppedSend.Add(uint64(m.count)) }

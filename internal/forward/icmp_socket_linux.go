@@ -1,0 +1,175 @@
+package forward
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+
+	"netstackd/internal/netstack"
+)
+
+// pingSocket is the carrier of an Echo session.
+type pingSocket struct {
+	hostSocket
+	raw bool
+	id  uint16 // on the wire, when raw; a ping socket's is the kernel's
+}
+
+func newPingSocket(s *session, c net.PacketConn, raw bool) (carrier, error) {
+	defer c.Close()
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("forward: %T has no descriptor", c)
+	}
+	// Raw sockets get the replies to everybody. A random identifier tells those
+	// to this session: the application's own may also be another's.
+	k := &pingSocket{raw: raw, id: uint16(rand.Uint32())}
+	if err := k.adopt(s, sc, k.run, k.quoted); err != nil {
+		return nil, err
+	}
+	if err := k.enable(
+		option{"IP_RECVERR", unix.IP_RECVERR, unix.IPV6_RECVERR},
+		option{"IP_RECVTOS", unix.IP_RECVTOS, unix.IPV6_RECVTCLASS},
+		option{"IP_RECVTTL", unix.IP_RECVTTL, unix.IPV6_RECVHOPLIMIT},
+	); err != nil {
+		unix.Close(k.fd)
+		return nil, err
+	}
+	return k, nil
+}
+
+// send implements carrier. Pings are few: each has a system call.
+func (k *pingSocket) send(b *batch) {
+	w := k.s.u.scratch.senders.Get().(*sender)
+	for i := range b.list[:b.n] {
+		d := &b.list[i]
+		hdr := d.hdr
+		if k.raw {
+			binary.BigEndian.PutUint16(hdr[4:], k.id)
+			swapSum(hdr[2:4], be16(d.hdr[4:]), k.id)
+		}
+		w.n = 1
+		w.list[0] = message{d: d, size: d.size, count: 1, df: d.df}
+		w.bufs = d.payload(append(w.bufs, hdr[:]))
+		w.finish()
+		w.msgs[0].hdr.SetIovlen(len(w.bufs))
+		stop := k.transmit(&w.list[0], w.msgs[:1])
+		w.reset()
+		if stop {
+			for ; i < b.n; i++ {
+				k.s.u.counters.droppedSend.Add(1)
+			}
+			break
+		}
+	}
+	k.s.u.scratch.senders.Put(w)
+}
+
+// transmit sends one request. It reports whether the rest has to be dropped.
+func (k *pingSocket) transmit(m *message, msg []mmsghdr) (stop bool) {
+	c := &k.s.u.counters
+	for tries := 1; ; tries++ {
+		k.setMode(m.df)
+		_, errno := sendmmsg(k.fd, msg)
+		c.sendCalls.Add(1)
+		if errno == 0 {
+			c.up.Add(1)
+			c.upBytes.Add(uint64(m.size))
+			k.s.flow.AddUp(int64(m.size))
+			return false
+		}
+		switch k.refused(m.d, errno, tries) {
+		case tryAgain:
+		case tryFragmented:
+			m.df = false
+		case dropPacket:
+			c.droppedSend.Add(1)
+			return false
+		case dropBatch:
+			return true
+		}
+	}
+}
+
+// run is the session's task.
+func (k *pingSocket) run() {
+	k.serve(func() bool {
+		r := k.s.u.scratch.receivers.Get().(*receiver)
+		defer k.s.u.scratch.receivers.Put(r)
+		n, more := r.receive(&k.hostSocket)
+		for i := range r.list[:n] {
+			k.deliver(&r.list[i], r.bufs[i][:r.list[i].size])
+		}
+		return more
+	})
+}
+
+// deliver passes a reply on, with the identifier that the application chose.
+func (k *pingSocket) deliver(a *arrival, msg []byte) {
+	s := k.s
+	want, proto := byte(icmp6EchoReply), uint8(netstack.ProtoICMPv6)
+	if k.v4() {
+		want, proto = icmp4EchoReply, netstack.ProtoICMP
+		if k.raw { // comes with its IP header (raw(7))
+			if len(msg) < ipv4Len || len(msg) < int(msg[0]&0xf)*4 {
+				return
+			}
+			msg = msg[int(msg[0]&0xf)*4:]
+		}
+	}
+	src := a.src.Addr()
+	if len(msg) < icmpLen || msg[0] != want || src.Is4() != k.v4() || !unicast(src) {
+		return
+	}
+	if k.raw && be16(msg[4:]) != k.id {
+		return
+	}
+	c := &s.u.counters
+	c.down.Add(1)
+	c.downBytes.Add(uint64(len(msg) - icmpLen))
+	s.flow.AddDown(int64(len(msg) - icmpLen))
+
+	binary.BigEndian.PutUint16(msg[4:], s.src.Port())
+	binary.BigEndian.PutUint16(msg[2:], 0)
+	var sum uint16
+	if !k.v4() {
+		sum = pseudoSum(src, s.src.Addr(), proto, len(msg))
+	}
+	binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))
+	ip := ipHeader{src: src, dst: s.src.Addr(), proto: proto, ttl: max(a.ttl, 2) - 1, tos: a.tos}
+	w := s.u.out.writer()
+	w.bufs = append(w.bufs, msg)
+	s.u.out.packet(w, s.hash, &ip, len(msg))
+	s.u.out.release(w)
+}
+
+// quoted is the application's request that a late error is about.
+func (k *pingSocket) quoted(e *lateError) (quote, bool) {
+	s := k.s
+	if len(e.payload) < icmpLen || k.raw && be16(e.payload[4:]) != k.id {
+		return quote{}, false
+	}
+	q := quote{
+		src: s.src.Addr(), dst: e.dst.Addr(), proto: s.proto(), ttl: 1,
+		payload: [][]byte{e.payload[icmpLen:]}, size: len(e.payload) - icmpLen,
+	}
+	copy(q.transport[:], e.payload)
+	swapSum(q.transport[2:4], be16(q.transport[4:]), s.src.Port())
+	binary.BigEndian.PutUint16(q.transport[4:], s.src.Port())
+	want := uint8(icmp6EchoRequest)
+	if k.v4() {
+		want = icmp4EchoRequest
+	}
+	return q, q.transport[0] == want && q.dst.IsValid()
+}
+
+// swapSum adapts a checksum to a field that changes from old to now (RFC 1624).
+func swapSum(field []byte, old, now uint16) {
+	sum := checksum.Combine(^be16(field), ^old)
+	binary.BigEndian.PutUint16(field, ^checksum.Combine(sum, now))
+}

@@ -1,0 +1,186 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+// maxEvictions bounds how many sessions one new one may cost. More than one is
+// needed when the first descriptor that comes free goes to somebody else.
+const maxEvictions = 4
+
+// openSession returns the session of src, which it makes unless somebody else
+// was quicker; nil when it can't be had.
+func (u *sessionSet) openSession(network string, src, dst netip.AddrPort, hash uint32, short bool) *session {
+	s := &session{
+		u: u, src: src, hash: hash, users: 1, // the opener
+		meta: flow.Meta{Inbound: flow.Transparent, Network: network, Source: src, Dest: dst},
+	}
+	s.used.Store(int64(u.now()))
+	s.short.Store(short)
+	if other := u.table.add(s); other != nil {
+		return other
+	}
+	if !u.register(s) {
+		s.close()
+		s.leave()
+		return nil
+	}
+	if u.idle.add(s) {
+		u.notify()
+	}
+	if !u.launch(s) {
+		s.close()
+		s.leave()
+		return nil
+	}
+	return s
+}
+
+// register enters s in the flow registry, at the cost of an older session if
+// there is no room.
+func (u *sessionSet) register(s *session) bool {
+	for range maxEvictions {
+		f, err := u.flows.Open(s.meta, s.close)
+		if err == nil {
+			s.mu.Lock()
+			s.flow = f
+			s.mu.Unlock()
+			return true
+		}
+		if !errors.Is(err, flow.ErrLimit) || !u.evict(s) {
+			break
+		}
+	}
+	u.counters.refused.Add(1)
+	return false
+}
+
+// evict ends the session that has been idle for longest, and reports whether
+// there was one.
+func (u *sessionSet) evict(keep *session) bool {
+	s := u.idle.evict(keep)
+	if s == nil {
+		return false
+	}
+	u.counters.evicted.Add(1)
+	s.close()
+	return true
+}
+
+// launch opens the session's socket, here or on a goroutine, and reports false
+// after the end of Serve.
+func (u *sessionSet) launch(s *session) bool {
+	u.mu.Lock()
+	if u.closed {
+		u.mu.Unlock()
+		return false
+	}
+	if !u.inline {
+		u.opens = append(u.opens, s)
+		u.mu.Unlock()
+		u.notify()
+		return true
+	}
+	u.mu.Unlock()
+	u.open(context.Background(), s)
+	return true
+}
+
+// startOpens starts to open the sessions that wait for it.
+func (u *sessionSet) startOpens(ctx context.Context) {
+	u.mu.Lock()
+	opens := u.opens
+	u.opens = nil
+	for _, s := range opens {
+		u.wg.Go(func() { u.open(ctx, s) })
+	}
+	u.mu.Unlock()
+}
+
+// open gets the session its socket.
+func (u *sessionSet) open(ctx context.Context, s *session) {
+	var out carrier
+	var err error
+	for range maxEvictions {
+		out, err = u.dial(ctx, s)
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) || !u.evict(s) {
+			break
+		}
+	}
+	if err != nil {
+		u.counters.refused.Add(1)
+		u.log.Debug("session refused", "proto", s.meta.Network, "src", s.src, "dst", s.meta.Dest, "err", err)
+		s.fail(err)
+		return
+	}
+	s.opened(out)
+}
+
+// opened makes the session carry on what has gathered meanwhile.
+func (s *session) opened(out carrier) {
+	s.mu.Lock()
+	s.out = out
+	if s.state == closed {
+		out.interrupt()
+		s.leaveLocked()
+		return
+	}
+	s.state = open
+	s.mu.Unlock()
+	s.u.counters.opened.Add(1)
+	out.start()
+	s.flush()
+	s.leave()
+}
+
+// fail tells the application that its first datagrams go nowhere, and ends the
+// session: the next datagram tries again.
+func (s *session) fail(err error) {
+	why, ok := reasonOf(err)
+	if !ok && s.meta.Network == "udp" {
+		why, ok = prohibited, true // an upstream without UDP, for one: better known than waited for
+	}
+	s.mu.Lock()
+	if b := s.pending; b != nil && ok {
+		for i := range b.list[:b.n] {
+			s.refuse(&b.list[i], why)
+		}
+	}
+	s.mu.Unlock()
+	s.close()
+	s.leave()
+}
+
+// reasonOf translates what a socket says about a destination.
+func reasonOf(err error) (reason, bool) {
+	switch {
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return noRoute, true
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
+		return hostUnreachable, true
+	}
+	return 0, false
+}
+
+// refuse answers a datagram with an ICMP error as from its destination, which
+// is an address that surely is routed to us: no filter takes it for forged.
+func (s *session) refuse(d *datagram, why reason) {
+	q := s.quote(d)
+	s.u.localError(s.hash, errorFor(d.dst.Addr(), why, 0), &q)
+}
+
+// expire ends the sessions that are idle, and says when to look again.
+func (u *sessionSet) expire() (wait time.Duration, ok bool) {
+	list, wait, ok := u.idle.expired(u.now())
+	for _, s := range list {
+		u.counters.expired.Add(1)
+		s.close()
+	}
+	return wait, ok
+}

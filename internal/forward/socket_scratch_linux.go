@@ -1,0 +1,17 @@
+package forward
+
+import "sync"
+
+// scratch holds the buffers of system calls, which are needed by whoever is
+// making one only.
+type scratch struct {
+	senders   sync.Pool // *sender
+	receivers sync.Pool // *receiver
+	errors    sync.Pool // *errorReader
+}
+
+func (s *scratch) init() {
+	s.senders.New = func() any { return new(sender) }
+	s.receivers.New = func() any { return newReceiver() }
+	s.errors.New = func() any { return new(errorReader) }
+}
