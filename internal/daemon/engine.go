@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type engine struct {
 	tcp   *forward.TCP
 	udp   *forward.UDP
 
+	reclaim reclaim
 	serving sync.WaitGroup
 	failed  chan error // the first failure of a goroutine
 	cancel  []context.CancelFunc
@@ -68,11 +70,15 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{log: log, loop: loop, stack: stack, failed: make(chan error, 1)}
+	e.reclaim.free = debug.FreeOSMemory
 	e.relay = relay.New(loop)
 	mem := &memory{budget: cfg.MaxMemory, apply: stack.LimitBuffers}
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows: min(cfg.MaxFlows, mem.maxFlows()),
-		Changed:  mem.changed,
+		Changed: func(flows int) {
+			mem.changed(flows)
+			e.reclaim.changed(flows)
+		},
 	})
 	return e, nil
 }
@@ -165,6 +171,7 @@ func (e *engine) close() {
 	}
 	e.serving.Wait()
 	e.loop.Close()
+	e.reclaim.stop()
 }
 
 // stackAddresses are the stack's own addresses, next to the host's.
