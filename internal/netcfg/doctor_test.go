@@ -1,0 +1,102 @@
+//go:build linux
+
+package netcfg_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"netstackd/internal/netcfg"
+)
+
+// find returns the check of that name, having seen that all are well formed.
+func find(t *testing.T, name string) netcfg.Check {
+	t.Helper()
+	var found netcfg.Check
+	for _, c := range netcfg.Doctor(t.Context()) {
+		if c.Name == "" || c.Detail == "" || strings.Contains(c.Detail+c.Fix, "\n") || (c.Fix == "") != (c.Status == netcfg.Pass) {
+			t.Errorf("malformed: %+v", c)
+		}
+		t.Logf("%s  %s: %s  %s", c.Status, c.Name, c.Detail, c.Fix)
+		if c.Name == name {
+			found = c
+		}
+	}
+	if found.Name == "" {
+		t.Fatalf("no check %q", name)
+	}
+	return found
+}
+
+func TestDoctor(t *testing.T) { find(t, "tun device") }
+
+// Each thing that the doctor looks at is broken in turn, as far as a namespace
+// can, and mended again.
+func TestIntegrationDoctor(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	before := hostState(t)
+	for _, c := range []struct {
+		name         string
+		break_, mend func()
+		status       netcfg.Status
+		fix          string
+	}{
+		{"tun device", func() { mount(t, "/dev/null", "/dev/net/tun") }, func() { unix.Unmount("/dev/net/tun", 0) },
+			netcfg.Pass, ""}, // opens, though it is none: the offloads tell
+		{"kernel offloads", func() { mount(t, "/dev/null", "/dev/net/tun") }, func() { unix.Unmount("/dev/net/tun", 0) },
+			netcfg.Warn, "modprobe tun"},
+		{"routing rules", func() { run(t, "ip -6 rule add pref 5270 lookup 52") }, func() { run(t, "ip -6 rule del pref 5270") },
+			netcfg.Warn, "ip -6 rule show pref 5270"},
+		{"left over", func() { run(t, "ip rule add pref 9899 nop protocol 198") }, func() { run(t, "ip rule del pref 9899") },
+			netcfg.Warn, "netstackd cleanup"},
+		{"mtu", func() { run(t, "ip link set eth0 mtu 1000") }, func() {
+			run(t, "ip link set eth0 mtu 1500")
+			run(t, "ip -6 addr add fd00:1::1/64 dev eth0 nodad") // went with a too small MTU
+			run(t, "ip -6 route add default via fd00:1::2")
+		}, netcfg.Warn, "ip link set eth0 mtu 1500"},
+		{"ping", nil, nil, netcfg.Pass, ""},
+		{"rp_filter", nil, nil, netcfg.Pass, ""},
+		{"IPv6 leaks", nil, nil, netcfg.Pass, ""},
+		{"user namespaces", nil, nil, netcfg.Pass, ""},
+		{"capabilities", nil, nil, netcfg.Pass, ""},
+		{"DNS leaks", func() { resolvConf(t, "nameserver fe80::1%eth0\n") }, func() { unix.Unmount("/etc/resolv.conf", 0) },
+			netcfg.Warn, "# name one by another address in /etc/resolv.conf"},
+	} {
+		if c.break_ != nil {
+			c.break_()
+		}
+		if got := find(t, c.name); got.Status != c.status || got.Fix != c.fix {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if c.mend == nil {
+			continue
+		}
+		c.mend()
+		if got := find(t, c.name); got.Status != netcfg.Pass {
+			t.Errorf("%s, mended: %+v", c.name, got)
+		}
+	}
+	sameState(t, before, hostState(t))
+}
+
+func mount(t *testing.T, from, on string) {
+	t.Helper()
+	if err := unix.Mount(from, on, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func resolvConf(t *testing.T, text string) {
+	t.Helper()
+	f := t.TempDir() + "/resolv.conf"
+	if err := os.WriteFile(f, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, f, "/etc/resolv.conf")
+}
