@@ -53,13 +53,16 @@ func Open(cfg Config) (*Device, error) {
 // interface that exists and can have no more. It returns the fds, the name that the
 // interface got and the flags that it took.
 func openQueues(name string, flags uint16, queues int) ([]int, string, uint16, error) {
-	fd, name, err := attach(name, flags)
+	fd, name, err := attach(name, flags|unix.IFF_TUN_EXCL)
+	if errors.Is(err, unix.EBUSY) { // it exists
+		fd, name, err = attachIdle(name, flags)
+	}
 	if errors.Is(err, unix.EINVAL) {
 		// An interface that exists was made for one queue or for many, and
 		// wants to be asked for just that.
 		flags ^= unix.IFF_MULTI_QUEUE
 		var again error
-		if fd, name, again = attach(name, flags); again == nil {
+		if fd, name, again = attachIdle(name, flags); again == nil {
 			err = nil
 		}
 	}
@@ -76,6 +79,28 @@ func openQueues(name string, flags uint16, queues int) ([]int, string, uint16, e
 		fds = append(fds, fd)
 	}
 	return fds, name, flags, nil
+}
+
+// attachIdle opens one queue of an interface that exists. Only a persistent one
+// can be without an owner; any other is the interface of a process that lives,
+// and would share its packets with us if it has several queues.
+func attachIdle(name string, flags uint16) (int, string, error) {
+	fd, name, err := attach(name, flags)
+	if err != nil {
+		return -1, name, err
+	}
+	ifr, err := unix.NewIfreq("")
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr)
+	}
+	if err == nil && ifr.Uint16()&unix.IFF_PERSIST == 0 {
+		err = unix.EBUSY
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, name, os.NewSyscallError("ioctl TUNSETIFF", err)
+	}
+	return fd, name, nil
 }
 
 // attach opens one queue of the interface name and returns the fd, and the

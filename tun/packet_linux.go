@@ -66,7 +66,7 @@ func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, e
 		return 0, err
 	}
 
-	n -= d.format.size()
+	n = max(0, n-d.format.size())
 	r.packets.Add(1)
 	if n > room {
 		r.truncated.Add(1)

@@ -1,8 +1,6 @@
-//go:build linux
-
 package tun
 
-// FromSocket returns a device on the fds of SOCK_DGRAM sockets, which keep
+// FromSocket returns a device on the fds of SOCK_SEQPACKET sockets, which keep
 // packets apart as a TUN does, so that reading and writing can be
 // tested without one. Each packet comes after a struct tun_pi if info,
 // and then after a struct virtio_net_hdr if vnet.
