@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -235,6 +236,10 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 func (c *client) malformed(err error) {
 	c.stats.malformed.Add(1)
 	c.log("handshake", "", err)
+	if err == io.EOF { // nothing is unread, so nothing is lost
+		c.conn.Close()
+		return
+	}
 	abort(c.conn)
 }
 

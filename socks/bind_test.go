@@ -1,0 +1,172 @@
+package socks_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"netstackd/internal/flow"
+	"netstackd/socks"
+)
+
+func TestBind(t *testing.T) {
+	p := start(t, local, socks.Config{})
+	for _, dst := range []string{"127.0.0.1:21", "0.0.0.0:0", "echo.test:0", "[::1]:21"} {
+		t.Run(dst, func(t *testing.T) {
+			c := dial(t, p.addr)
+			r := socks5(t, c, socks.Bind, dst, socks.ReplySucceeded)
+			if !r.Addr.IP.IsLoopback() || r.Addr.Port == 0 {
+				t.Fatalf("listens on %v", r.Addr)
+			}
+			send(t, c, "early ")
+			peer := dial(t, r.Addr.String())
+			second := reply5(t, c)
+			if second.Reply != socks.ReplySucceeded || second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
+				t.Fatalf("second reply %+v, want the peer %v", second, peer.LocalAddr())
+			}
+			send(t, c, "bird")
+			c.CloseWrite()
+			want(t, peer, "early bird")
+			wantEOF(t, peer)
+			send(t, peer, "worm")
+			peer.Close()
+			want(t, c, "worm")
+			wantEOF(t, c)
+			// One accept: the listener is gone.
+			if _, err := net.Dial("tcp", r.Addr.String()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("a second peer: %v, want refused", err)
+			}
+		})
+	}
+}
+
+func TestBind4(t *testing.T) {
+	p := start(t, local, socks.Config{})
+	c := dial(t, p.addr)
+	a, _ := socks.ParseHostPort("127.0.0.1:21")
+	b, _ := socks.Request4{Command: socks.Bind, Addr: a}.Append(nil)
+	c.Write(b)
+	read := func() socks.Response4 {
+		b := make([]byte, 8)
+		if _, err := io.ReadFull(c, b); err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := socks.ParseResponse4(b)
+		if err != nil || r.Code != 90 {
+			t.Fatalf("%+v %v", r, err)
+		}
+		return r
+	}
+	peer := dial(t, read().Addr.String())
+	if r := read(); r.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
+		t.Errorf("peer %v, want %v", r.Addr, peer.LocalAddr())
+	}
+	send(t, peer, "data")
+	want(t, c, "data")
+}
+
+// TestBindPeer lets the wrong host come first.
+func TestBindPeer(t *testing.T) {
+	p := start(t, local, socks.Config{})
+	c := dial(t, p.addr)
+	r := socks5(t, c, socks.Bind, "127.0.0.1:21", socks.ReplySucceeded)
+	from := func(ip string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		return d.Dial("tcp", r.Addr.String())
+	}
+	stranger, err := from("127.0.0.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	stranger.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := stranger.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a stranger: %v, want a reset", err)
+	}
+	friend, err := from("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer friend.Close()
+	if second := reply5(t, c); second.Addr.AddrPort() != addrPort(friend.LocalAddr()) {
+		t.Errorf("second reply %+v", second)
+	}
+}
+
+func TestBindTimeout(t *testing.T) {
+	p := start(t, local, socks.Config{BindTimeout: 20 * time.Millisecond})
+	c := dial(t, p.addr)
+	r := socks5(t, c, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	if second := reply5(t, c); second.Reply != socks.ReplyTTLExpired {
+		t.Errorf("second reply %v, want a timeout", second.Reply)
+	}
+	wantEOF(t, c)
+	if _, err := net.Dial("tcp", r.Addr.String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after the timeout: %v, want refused", err)
+	}
+}
+
+// TestBindGone ends waiting BINDs: the client hangs up, the flow is killed,
+// the server stops.
+func TestBindGone(t *testing.T) {
+	p := start(t, local, socks.Config{})
+	hangup := dial(t, p.addr)
+	socks5(t, hangup, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	hangup.Close()
+	eventually(t, "the flow ends", func() bool { return p.flows.Len() == 0 })
+	killed := dial(t, p.addr)
+	socks5(t, killed, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	p.flows.Kill(p.flows.Flows()[0].ID)
+	if r := reply5(t, killed); r.Reply != socks.ReplyGeneralFailure {
+		t.Errorf("after a kill: %v", r.Reply)
+	}
+	stopped := dial(t, p.addr)
+	socks5(t, stopped, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	p.stop()
+	if r := reply5(t, stopped); r.Reply != socks.ReplyGeneralFailure {
+		t.Errorf("after the stop: %v", r.Reply)
+	}
+}
+
+// TestClientBind binds through one upstream and through a chain.
+func TestClientBind(t *testing.T) {
+	first := start(t, local, socks.Config{})
+	second := start(t, via(t, local, "socks5://"+first.addr), socks.Config{})
+	for _, addr := range []string{first.addr, second.addr} {
+		d := via(t, local, "socks5://"+addr)
+		ln, err := d.Listen(t.Context(), &flow.Meta{Dest: addrPort(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 21})}, "tcp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer := dial(t, ln.Addr().String())
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.RemoteAddr().String() != peer.LocalAddr().String() {
+			t.Errorf("accepted %v, want %v", c.RemoteAddr(), peer.LocalAddr())
+		}
+		send(t, peer, "data")
+		want(t, c, "data")
+		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("second accept: %v", err)
+		}
+		ln.Close()
+		send(t, c, "still open")
+		want(t, peer, "still open")
+		c.Close()
+		wantEOF(t, peer)
+	}
+	ln, err := via(t, local, "socks5://"+first.addr).Listen(t.Context(), nil, "tcp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ln.Close()
+	if c, err := ln.Accept(); err == nil {
+		c.Close()
+		t.Error("accepted from a closed listener")
+	}
+}
