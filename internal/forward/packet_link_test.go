@@ -224,6 +224,10 @@ func (a *appPacket) packet() *netstack.Packet {
 			TransportProtocol: header.UDPProtocolNumber, SrcAddr: tcpAddr(a.src.Addr()), DstAddr: tcpAddr(a.dst.Addr()),
 		})
 		hdr = h
+		if a.noDF { // reassembled: gVisor leaves the first fragment's header
+			hdr = append(hdr, uint8(header.UDPProtocolNumber), 0, 0, 1, 0, 0, 0, 1)
+			h.SetNextHeader(header.IPv6FragmentHeader)
+		}
 	}
 	ipLen := len(hdr)
 	hdr = append(hdr, make([]byte, 8)...)

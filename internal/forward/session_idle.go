@@ -28,6 +28,13 @@ func (t *idleTimer) init(long, short time.Duration) {
 	t.long.timeout, t.short.timeout = long, short
 }
 
+// hasten lowers the timeouts to at most d.
+func (t *idleTimer) hasten(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.long.timeout, t.short.timeout = min(d, t.long.timeout), min(d, t.short.timeout)
+}
+
 // grain is the precision of the alarm: sessions that end within it end
 // together, in one wake-up.
 func (t *idleTimer) grain() time.Duration {

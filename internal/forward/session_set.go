@@ -126,6 +126,16 @@ func (u *sessionSet) Serve(ctx context.Context) error {
 	}
 }
 
+// drainTimeout is how long a session may be idle while its process ends.
+const drainTimeout = time.Second
+
+// Drain makes sessions end that are idle for a second from now on, so that a
+// shutdown need not wait for those that nobody uses any more. Serve goes on.
+func (u *sessionSet) Drain() {
+	u.idle.hasten(drainTimeout)
+	u.notify()
+}
+
 func (u *sessionSet) shutdown() {
 	u.mu.Lock()
 	u.closed = true

@@ -3,15 +3,20 @@ package forward_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
@@ -70,6 +75,13 @@ func newRig(t testing.TB, cfg rigConfig) *rig {
 	if cfg.link == nil {
 		cfg.link = newFakeLink(true, true, 65000)
 	}
+	r := newRigOn(t, cfg.link, cfg)
+	r.link = cfg.link
+	return r
+}
+
+func newRigOn(t testing.TB, l forward.Link, cfg rigConfig) *rig {
+	t.Helper()
 	if cfg.dialer == nil {
 		cfg.dialer = &hostDialer{}
 		cfg.udp.Inline = true
@@ -81,8 +93,8 @@ func newRig(t testing.TB, cfg rigConfig) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, link: cfg.link, flows: cfg.flows}
-	r.udp = forward.NewUDP(cfg.link, cfg.dialer, loop, cfg.flows, cfg.udp)
+	r := &rig{t: t, flows: cfg.flows}
+	r.udp = forward.NewUDP(l, cfg.dialer, loop, cfg.flows, cfg.udp)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -315,3 +327,19 @@ func TestUDPKill(t *testing.T) {
 }
 
 var _ netstack.PacketHandler = (*forward.UDP)(nil)
+
+// writeTrain sends b as datagrams of seg bytes in one call (UDP_SEGMENT).
+func (s *server) writeTrain(t testing.TB, b []byte, seg int, dst netip.AddrPort) {
+	t.Helper()
+	oob := make([]byte, unix.CmsgSpace(2))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(seg))
+	if _, _, err := s.WriteMsgUDPAddrPort(b, oob, dst); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bytesChunks yields b in pieces of n bytes.
+func bytesChunks(b []byte, n int) iter.Seq[[]byte] { return slices.Chunk(b, n) }
