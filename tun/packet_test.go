@@ -60,3 +60,5 @@ func pieces(b []byte, n int) [][]byte {
 	}
 	return bufs
 }
+
+func mustAddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
