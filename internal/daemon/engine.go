@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -70,7 +71,10 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{log: log, loop: loop, stack: stack, failed: make(chan error, 1)}
-	e.reclaim.free = debug.FreeOSMemory
+	e.reclaim.free = func() {
+		runtime.GC() // pools empty over two collections; this is the first
+		debug.FreeOSMemory()
+	}
 	e.relay = relay.New(loop)
 	mem := &memory{budget: cfg.MaxMemory, apply: stack.LimitBuffers}
 	e.flows = flow.NewRegistry(flow.Config{
@@ -106,17 +110,36 @@ func (e *engine) start(cfg Config, c carriage) error {
 		Router:  router,
 		Logger:  e.log,
 	})
+	packets := &forward.Packets{UDP: e.udp}
+	if c.host != nil {
+		packets.Echo = forward.NewEcho(e.stack.Link(), pinger(c.host), e.loop, e.flows, forward.EchoConfig{
+			Router: router,
+			Logger: e.log,
+		})
+		e.serve(func() error { return packets.Echo.Serve(ctx) })
+	}
 	e.serve(func() error { return e.loop.Serve(ctx) })
 	e.serve(func() error { return e.udp.Serve(ctx) })
 	err := e.stack.Start(netstack.Config{
 		Addresses: stackAddrs,
-		Packets:   &gate{&forward.Packets{UDP: e.udp}, c, e.stack},
+		Packets:   &gate{packets, c, e.stack},
 		Connect:   e.tcp.Connect,
 	})
 	if err != nil {
 		return fmt.Errorf("stack: %w", err)
 	}
 	return nil
+}
+
+// pinger opens the host's ping sockets for forward.
+func pinger(d *hostnet.Dialer) forward.ListenPing {
+	return func(ctx context.Context, _ *flow.Meta, network string) (net.PacketConn, bool, error) {
+		p, err := d.ListenPing(ctx, network)
+		if err != nil {
+			return nil, false, err
+		}
+		return p.PacketConn, p.Raw, nil
+	}
 }
 
 // serve runs one of the engine's goroutines; its failure is the engine's.
