@@ -1,0 +1,103 @@
+package forward_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"netstackd/internal/forward"
+	"netstackd/internal/netstack"
+	"netstackd/link"
+)
+
+// BenchmarkUDPUp sends batches of 64 datagrams to a socket that nobody reads,
+// beside a bare loop of the same system call with the same messages.
+func BenchmarkUDPUp(b *testing.B) {
+	for _, size := range []int{64, 1200} {
+		for _, flows := range []int{1, 16} {
+			b.Run(fmt.Sprintf("size=%d/flows=%d", size, flows), func(b *testing.B) { benchUp(b, size, flows) })
+		}
+		b.Run(fmt.Sprintf("size=%d/bare", size), func(b *testing.B) { benchBareUp(b, size, 64, 0) })
+		b.Run(fmt.Sprintf("size=%d/bare=4", size), func(b *testing.B) { benchBareUp(b, size, 4, 0) })
+		b.Run(fmt.Sprintf("size=%d/bare-segment", size), func(b *testing.B) { benchBareUp(b, size, 1, 64) })
+	}
+}
+
+const benchBatch = 64
+
+type nullLink struct{}
+
+func (nullLink) USO() bool                                     { return true }
+func (nullLink) MTU() uint32                                   { return 1500 }
+func (nullLink) SupportedGSO() stack.SupportedGSO              { return stack.HostGSOSupported }
+func (nullLink) WriteRaw(uint32, link.Offload, [][]byte) error { return nil }
+
+func benchUp(b *testing.B, size, flows int) {
+	r := newRigOn(b, nullLink{}, rigConfig{dialer: &hostDialer{}, udp: forward.UDPConfig{Inline: true}})
+	srv := listen(b, "127.0.0.1")
+	pkts := make([]*netstack.Packet, flows)
+	for i := range pkts {
+		a := appPacket{src: netip.AddrPortFrom(families[0].app.Addr(), uint16(1000+i)), dst: srv.addr, payload: random(size), views: 2}
+		pkts[i] = a.packet()
+		defer pkts[i].Buf.DecRef()
+	}
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		r.udp.HandlePacket(pkts[n%flows])
+		if n++; n%benchBatch == 0 {
+			r.udp.Flush()
+		}
+	}
+	r.udp.Flush()
+	b.ReportMetric(float64(r.udp.Stats().SendCalls)/float64(n), "calls/op")
+}
+
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+func benchBareUp(b *testing.B, size, batch, segs int) {
+	srv := listen(b, "127.0.0.1")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(fd)
+	sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: srv.addr.Addr().As4()}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], srv.addr.Port())
+	payload := random(size * max(segs, 1))
+	iov := unix.Iovec{Base: &payload[0]}
+	iov.SetLen(min(len(payload), 65000/size*size))
+	oob := make([]byte, unix.CmsgSpace(2))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(size))
+	msgs := make([]mmsghdr, batch)
+	for i := range msgs {
+		msgs[i].hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&sa)), Namelen: unix.SizeofSockaddrInet4, Iov: &iov}
+		msgs[i].hdr.SetIovlen(1)
+		if segs > 1 {
+			msgs[i].hdr.Control = &oob[0]
+			msgs[i].hdr.SetControllen(len(oob))
+		}
+	}
+	b.SetBytes(int64(size))
+	n, per := 0, batch*max(int(iov.Len)/size, 1)
+	for b.Loop() {
+		if n++; n%per == 0 {
+			_, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(batch), unix.MSG_DONTWAIT, 0, 0)
+			if errno != 0 {
+				b.Fatal(errno)
+			}
+		}
+	}
+}
