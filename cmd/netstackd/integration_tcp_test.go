@@ -10,7 +10,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -321,7 +320,8 @@ func TestIntegrationPortReuse(t *testing.T) {
 	n, _ := startRouted(t)
 	port := n.B.ServeTCP(t, ":0", func(c *net.TCPConn) { _, _ = io.WriteString(c, "bye") })
 	bothFamilies(t, func(t *testing.T, f testnet.Family) {
-		from := net.TCPAddrFromAddrPort(netip.AddrPortFrom(n.A.Addr(f), 40001))
+		from := &net.TCPAddr{Port: 40001}
+		before, _ := n.A.Counters(t, tun)
 		for i := range 20 {
 			began := time.Now()
 			c, err := n.A.Dial(&net.Dialer{LocalAddr: from, Timeout: 5 * time.Second}, "tcp", dest(f, 1, port))
@@ -336,6 +336,9 @@ func TestIntegrationPortReuse(t *testing.T) {
 			if d := time.Since(began); d > time.Second {
 				t.Fatalf("use %d took %v", i, d)
 			}
+		}
+		if after, _ := n.A.Counters(t, tun); after.TxPackets < before.TxPackets+60 {
+			t.Errorf("%d packets into the TUN, want 60 or more", after.TxPackets-before.TxPackets)
 		}
 	})
 }
