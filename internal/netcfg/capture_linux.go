@@ -17,6 +17,7 @@ type capture struct {
 	h         *Host
 	releasing bool       // new flows are let go, captured ones still drain
 	cgroups   []*os.File // each keeps one cgroup out
+	services  *os.File   // keeps this host's UDP services answering; nil if it can't
 	resolved  *resolved  // nil unless systemd-resolved was told of us
 }
 
@@ -68,11 +69,16 @@ func (c *capture) start(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
+	c.services, err = serveUDP(fmt.Sprint("netstackd-", c.h.slot.n), c.h.index, c.h.mark, c.h.cfg.Addresses)
+	if err != nil {
+		c.h.log.Warn("UDP services of this host that are bound to no address won't answer captured destinations",
+			"err", err, "mend", "a kernel with CONFIG_NF_TABLES_INET and CONFIG_NFT_SOCKET")
+	}
 	if err := c.sync(); err != nil {
 		return err
 	}
 	if len(c.h.cfg.DNS) > 0 && (hasDefault(ipv4, c.h.cfg.Routes) || hasDefault(ipv6, c.h.cfg.Routes)) {
-		var err error
 		c.resolved, err = tellResolved(ctx, c.h.link, c.h.cfg.DNS)
 		return err
 	}
@@ -120,8 +126,10 @@ func (c *capture) undo() error {
 		errs = append(errs, c.resolved.Close())
 	}
 	errs = append(errs, c.removeRules(func(rule) bool { return true }))
-	for _, f := range c.cgroups {
-		errs = append(errs, f.Close())
+	for _, f := range append(c.cgroups, c.services) {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	for _, table := range c.h.slot.tables() {
 		_, err := cleanTable(c.h.nl, table)

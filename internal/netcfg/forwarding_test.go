@@ -19,8 +19,8 @@ func TestIntegrationForwarding(t *testing.T) {
 	openTUN(t, tunName)
 	cfg := testConfig()
 	open(t, cfg)
-	before := hostState(t)
 	setSysctl(t, "ipv4/ip_forward", "0")
+	before := hostState(t)
 	line := netcfg.Forwarding(t.Context(), tunName, cfg.Addresses)
 	sameState(t, before, hostState(t))
 	for _, want := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "198.18.0.0/30", "fd19:8::/126", "masquerade"} {

@@ -1,11 +1,14 @@
 package netcfg
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -62,6 +65,9 @@ func (h *Host) configureLink() error {
 		h.push(func() error { return h.nl.LinkSetDown(link) })
 	}
 	for _, a := range addrs {
+		if err := h.awaitAddress(a.Addr()); err != nil {
+			return err
+		}
 		if err := h.routeStack(a); err != nil {
 			return err
 		}
@@ -150,6 +156,33 @@ func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
 	}
 	h.push(func() error { return h.nl.AddrDel(link, addr) })
 	return nil
+}
+
+// awaitAddress returns when the kernel takes packets to an IPv6 address: it
+// makes the route to an address of its own a while after the address.
+func (h *Host) awaitAddress(addr netip.Addr) error {
+	if addr.Is4() {
+		return nil
+	}
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		routes, err := listTable(h.nl, netlink.FAMILY_V6, unix.RT_TABLE_LOCAL)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			if r.Dst != nil && fromIPNet(r.Dst, ipv6).Addr() == addr {
+				return nil
+			}
+		}
+		err = h.monitor.read(context.Background(), deadline)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("address %s on %s: the kernel doesn't use it (`ip addr show dev %s`)", addr, h.link, h.link)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // routeStack routes the stack's address, the one after the host's.

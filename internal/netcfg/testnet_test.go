@@ -102,11 +102,14 @@ func buildNetwork(t *testing.T) {
 	for _, c := range []string{
 		"ip link set lo up",
 		"ip link add eth0 type veth peer name eth0 netns nsnc-peer",
-		"ip link set eth0 up",
+		// Link-local addresses at once, rather than when they have been checked.
+		"ip link set eth0 addrgenmode none up",
+		"ip addr add fe80::1/64 dev eth0 nodad",
 		"ip addr add 10.0.0.1/24 dev eth0",
 		"ip addr add fd00:1::1/64 dev eth0 nodad",
 		"ip -n nsnc-peer link set lo up",
-		"ip -n nsnc-peer link set eth0 up",
+		"ip -n nsnc-peer link set eth0 addrgenmode none up",
+		"ip -n nsnc-peer addr add fe80::2/64 dev eth0 nodad",
 		"ip -n nsnc-peer addr add 10.0.0.2/24 dev eth0",
 		"ip -n nsnc-peer addr add fd00:1::2/64 dev eth0 nodad",
 		"ip -n nsnc-peer addr add 203.0.113.7/32 dev lo",
@@ -115,6 +118,27 @@ func buildNetwork(t *testing.T) {
 		"ip -6 route add default via fd00:1::2",
 	} {
 		run(t, c)
+	}
+	// The kernel completes both of these later than the commands.
+	eventually(t, "the link has a carrier and addresses work", func() bool {
+		out := run(t, "ip -6 route show table all") + run(t, "ip route show table all")
+		return strings.Contains(out, "local fd00:1::1 ") && strings.Contains(out, "local fe80::1 ") && !strings.Contains(out, "linkdown") &&
+			strings.Contains(run(t, "ip -n nsnc-peer -6 route show table all"), "local fd00:1::2 ")
+	})
+}
+
+// eventually polls for what no event tells the test of.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(timeout)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never: %s\n%s", what, hostRouting(t))
+		}
 	}
 }
 
@@ -129,13 +153,21 @@ func run(t *testing.T, line string) string {
 	return string(out)
 }
 
-// hostState is all of the host's routing, filtering and settings, in text.
-func hostState(t *testing.T) string {
+// hostRouting is all rules and routes, in text.
+func hostRouting(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	for _, c := range []string{"ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all"} {
 		fmt.Fprintf(&b, "== %s\n%s", c, run(t, c))
 	}
+	return b.String()
+}
+
+// hostState is all of the host's routing, filtering and settings, in text.
+func hostState(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(hostRouting(t))
 	if _, err := exec.LookPath("nft"); err == nil {
 		fmt.Fprintf(&b, "== nft\n%s", run(t, "nft list ruleset"))
 	}
@@ -350,4 +382,18 @@ func send(t *testing.T, dst string, port int, text string, control func(fd int) 
 	if _, err := c.Write([]byte(text)); err != nil {
 		t.Fatalf("send %q to %s: %v", text, dst, err)
 	}
+}
+
+// connectUDP connects an open socket.
+func connectUDP(c *net.UDPConn, to netip.AddrPort) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cerr error
+	err = rc.Control(func(fd uintptr) {
+		// The socket is of both families; IPv4 is mapped.
+		cerr = unix.Connect(int(fd), &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	})
+	return errors.Join(err, cerr)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink"
 )
@@ -26,12 +25,18 @@ func (h *Host) Watch(ctx context.Context) error {
 		}
 		err := h.monitor.wait(ctx)
 		switch {
-		case ctx.Err() != nil, errors.Is(err, os.ErrClosed):
+		case ctx.Err() != nil, h.isClosed():
 			return nil
 		case err != nil:
 			return fmt.Errorf("netcfg: watch: %w", err)
 		}
 	}
+}
+
+func (h *Host) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
 }
 
 // follow reads the network anew and puts in order what is ours. Only the loss

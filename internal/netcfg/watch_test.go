@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"netstackd/internal/netcfg"
 )
@@ -29,21 +28,6 @@ func watch(t *testing.T, h *netcfg.Host) <-chan error {
 		<-done
 	})
 	return result
-}
-
-// eventually polls for what no event tells the test of.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(timeout)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("never: %s\n%s", what, run(t, "ip rule")+run(t, "ip route show table 19808")+run(t, "ip -6 route show table 19808"))
-		}
-	}
 }
 
 func TestIntegrationWatch(t *testing.T) {
