@@ -29,7 +29,30 @@ func FromFD(cfg Config, fds ...int) (*Device, error) {
 		}
 		name, flags = n, f
 	}
-	return newDevice(cfg, name, flags, fds)
+	f := format{vnet: flags&unix.IFF_VNET_HDR != 0}
+	var err error
+	if f.info, err = hasInfo(fds[0], f.vnet); err != nil {
+		return nil, fmt.Errorf("tun: %s: %w", name, err)
+	}
+	return newDevice(cfg, name, f, fds)
+}
+
+// hasInfo reports whether packets on fd come after a struct tun_pi. TUNGETIFF
+// doesn't tell: the bit of IFF_NO_PI is also IFF_NOFILTER there, which is always
+// set. So write one, with the header after it and no packet. Without IFF_NO_PI that is an empty
+// packet of no protocol, which goes nowhere; else it is a packet of IP version 0, which
+// the kernel refuses.
+func hasInfo(fd int, vnet bool) (bool, error) {
+	size := infoLen
+	if vnet {
+		n, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
+		if err != nil {
+			return false, os.NewSyscallError("ioctl TUNGETVNETHDRSZ", err)
+		}
+		size += n
+	}
+	_, err := unix.Write(fd, make([]byte, size))
+	return err != unix.EINVAL, nil
 }
 
 // interfaceOf returns the name and the flags of the TUN that fd is a queue of.
@@ -45,10 +68,9 @@ func interfaceOf(fd int) (string, uint16, error) {
 	return name, flags, nil
 }
 
-// newDevice returns a device on fds, queues of the interface name that was set
-// up with flags (IFF_ of linux/if_tun.h). On an error it closes none of them.
-func newDevice(cfg Config, name string, flags uint16, fds []int) (*Device, error) {
-	f := format{info: flags&unix.IFF_NO_PI == 0, vnet: flags&unix.IFF_VNET_HDR != 0}
+// newDevice returns a device on fds, queues of the interface name. On an error
+// it closes none of them.
+func newDevice(cfg Config, name string, f format, fds []int) (*Device, error) {
 	offloads := 0
 	if f.vnet {
 		// Both belong to the interface, not to one queue.

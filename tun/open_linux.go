@@ -35,7 +35,7 @@ func Open(cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, openError(cfg.Name, err)
 	}
-	d, err := newDevice(cfg, name, flags, fds)
+	d, err := newDevice(cfg, name, format{vnet: !cfg.Plain}, fds)
 	if err != nil {
 		closeAll(fds)
 		return nil, err
@@ -61,10 +61,7 @@ func openQueues(name string, flags uint16, queues int) ([]int, string, uint16, e
 		// An interface that exists was made for one queue or for many, and
 		// wants to be asked for just that.
 		flags ^= unix.IFF_MULTI_QUEUE
-		var again error
-		if fd, name, again = attachIdle(name, flags); again == nil {
-			err = nil
-		}
+		fd, name, err = attachIdle(name, flags)
 	}
 	if err != nil {
 		return nil, "", 0, err
