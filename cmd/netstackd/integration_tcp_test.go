@@ -320,15 +320,10 @@ func TestIntegrationPortReuse(t *testing.T) {
 	n, _ := startRouted(t)
 	port := n.B.ServeTCP(t, ":0", func(c *net.TCPConn) { _, _ = io.WriteString(c, "bye") })
 	bothFamilies(t, func(t *testing.T, f testnet.Family) {
-		from := &net.TCPAddr{Port: 40001}
 		before, _ := n.A.Counters(t, tun)
 		for i := range 20 {
 			began := time.Now()
-			c, err := n.A.Dial(&net.Dialer{LocalAddr: from, Timeout: 5 * time.Second}, "tcp", dest(f, 1, port))
-			if err != nil {
-				t.Fatalf("use %d: %v", i, err)
-			}
-			bound(t, c)
+			c := dialFrom(t, n.A, 40001, dest(f, 1, port))
 			if got, err := io.ReadAll(c); err != nil || string(got) != "bye" {
 				t.Errorf("use %d: %q, %v", i, got, err)
 			}
@@ -341,4 +336,31 @@ func TestIntegrationPortReuse(t *testing.T) {
 			t.Errorf("%d packets into the TUN, want 60 or more", after.TxPackets-before.TxPackets)
 		}
 	})
+}
+
+// dialFrom connects from a port, and tries again while the application's own
+// kernel still waits for the last acknowledgement of the port's previous use.
+func dialFrom(t *testing.T, h *testnet.Host, port int, address string) net.Conn {
+	t.Helper()
+	d := &net.Dialer{
+		LocalAddr: &net.TCPAddr{Port: port},
+		Timeout:   5 * time.Second,
+		Control: func(_, _ string, raw syscall.RawConn) (err error) {
+			ctl := raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			})
+			return errors.Join(ctl, err)
+		},
+	}
+	var c net.Conn
+	testnet.Eventually(t, time.Second, "the port is free", func() bool {
+		var err error
+		c, err = h.Dial(d, "tcp", address)
+		if err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatalf("connect from port %d: %v", port, err)
+		}
+		return err == nil
+	})
+	bound(t, c)
+	return c
 }

@@ -33,7 +33,7 @@ func commands() []command {
 	return []command{
 		{"run", "[flags]", "the daemon (what a bare netstackd does)", runDaemon},
 		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", runExec},
-		{"bench", "[flags]", "measure on this machine", nil},
+		{"bench", "[flags]", "measure on this machine", runBench},
 		{"doctor", "", "say what stops it from working here, and the fix", nil},
 		{"cleanup", "", "remove what a killed daemon left on the host", runCleanup},
 		{"version", "", "print the version", runVersion},
