@@ -36,6 +36,9 @@ func openTUN(cfg Config) (*tun.Device, error) {
 	return dev, nil
 }
 
+// spareFDs are for listeners, queues, pipes and dials under way.
+const spareFDs = 256
+
 // limits raises the soft limit of descriptors to the hard one, takes
 // --max-flows from it, and --max-memory from the machine.
 func limits(cfg *Config) error {
@@ -44,9 +47,9 @@ func limits(cfg *Config) error {
 		return err
 	}
 	if cfg.MaxFlows == 0 {
-		// A flow takes two descriptors at most for as long as it lives. Some are
-		// left for dials and pipes.
-		cfg.MaxFlows = max(16, int(n/2)-64)
+		// A flow takes one descriptor, or two when it came by SOCKS on the host;
+		// running out of them refuses the flow that wanted one, and no other.
+		cfg.MaxFlows = max(16, int(n)-spareFDs)
 	}
 	if cfg.MaxMemory == 0 {
 		total, err := totalMemory()

@@ -53,8 +53,22 @@ type carriage struct {
 	host *hostnet.Dialer
 	// allow says who may use the TUN; nil = everybody.
 	allow func(src netip.Addr) bool
-	// refuse says where nothing may go; nil = anywhere.
+	// refuse says where nothing may go; nil = anywhere. The dialer holds to it
+	// by itself (policy); packets that need no dial are held to it here.
 	refuse func(dst netip.Addr) bool
+}
+
+// restrict makes the carriage go nowhere that refuse names; nil changes nothing.
+func (c *carriage) restrict(refuse func(dst netip.Addr) bool) {
+	if refuse == nil {
+		return
+	}
+	c.refuse = refuse
+	p := &policy{dialer: c.dialer, refuse: refuse}
+	if c.host != nil {
+		p.resolver = c.host
+	}
+	c.dialer = p
 }
 
 // newEngine makes the parts that need no carriage yet. It owns dev.
@@ -96,7 +110,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 		Relay:       e.relay,
 		Flows:       e.flows,
 		DialTimeout: cfg.DialTimeout,
-		Allow:       c.allowFlow,
+		Allow:       c.allowSource,
 		Log:         e.log,
 	})
 	stackAddrs := stackAddresses(cfg)
@@ -206,12 +220,8 @@ func stackAddresses(cfg Config) []netip.Prefix {
 	return out
 }
 
-func (c *carriage) allowFlow(src, dst netip.AddrPort) bool {
-	return c.allowed(src.Addr(), dst.Addr())
-}
-
-func (c *carriage) allowed(src, dst netip.Addr) bool {
-	return (c.allow == nil || c.allow(src)) && (c.refuse == nil || !c.refuse(dst))
+func (c *carriage) allowSource(src, _ netip.AddrPort) bool {
+	return c.allow == nil || c.allow(src.Addr())
 }
 
 // gate keeps out the packets of flows that may not run, and says so to whoever
@@ -223,7 +233,7 @@ type gate struct {
 }
 
 func (g *gate) HandlePacket(p *netstack.Packet) bool {
-	if g.allowed(p.Src, p.Dst) {
+	if (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(p.Dst)) {
 		return g.Packets.HandlePacket(p)
 	}
 	quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)

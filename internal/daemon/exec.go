@@ -85,13 +85,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		return 0, err
 	}
 	names := dns.New(c.dialer, dns.Config{NoIPv6: cfg.NoIPv6, Logger: log})
-	if c.refuse = refusal(cfg); c.refuse != nil {
-		p := &policy{dialer: c.dialer, refuse: c.refuse}
-		if c.host != nil {
-			p.resolver = c.host
-		}
-		c.dialer = p
-	}
+	c.restrict(refusal(cfg))
 	c.dialer = sb.Dialer(c.dialer)
 	if err := e.start(cfg, c); err != nil {
 		return 0, err

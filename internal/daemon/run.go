@@ -13,12 +13,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netcfg"
 	"netstackd/socks"
+	"netstackd/tun"
 )
 
 // Run carries traffic until ctx ends or something fails. What it did to the
@@ -63,9 +63,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if !cfg.Gateway {
 		c.allow = host.IsLocal
 	}
-	if cfg.NoIPv6 {
-		c.refuse = netip.Addr.Is6
-	}
+	c.restrict(refusal(cfg))
 	if err := e.start(cfg, c); err != nil {
 		return err
 	}
@@ -76,9 +74,17 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	front.start()
 	e.serve(func() error { return host.Watch(ctx) })
+	if cfg.SOCKSEgress == EgressStack {
+		if lacks := netcfg.Forwarding(ctx, dev.Name(), cfg.Address); lacks != "" {
+			log.Warn("--socks-egress stack: " + lacks)
+		}
+	}
 	if err = host.Capture(ctx); err == nil {
 		announce(os.Stderr, log, front)
 		err = e.wait(ctx)
+	}
+	if errors.Is(err, tun.ErrGone) || errors.Is(err, netcfg.ErrLinkGone) {
+		err = fmt.Errorf("the interface %s was deleted while netstackd ran: start netstackd again: %w", dev.Name(), err)
 	}
 	// No new flow from here on; those under way finish, or are cut.
 	front.close()

@@ -25,6 +25,7 @@ type Conn struct {
 	relay relayState
 
 	closed   atomic.Bool
+	finSent  atomic.Bool
 	readDDL  deadline
 	writeDDL deadline
 
@@ -50,9 +51,17 @@ func (c *Conn) fail(terr tcpip.Error) error {
 	return err
 }
 
-// fatal returns why the connection broke, or nil while it has not.
+// fatal returns why the connection broke, or nil while it has not. A reset
+// after the peer's FIN leaves no error state, but the connection closed
+// although we had yet to send our own FIN.
 func (c *Conn) fatal() error {
-	if tcp.EndpointState(c.ep.State()) != tcp.StateError {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateError:
+	case tcp.StateClose:
+		if c.finSent.Load() {
+			return nil
+		}
+	default:
 		return nil
 	}
 	c.errMu.Lock()
@@ -172,6 +181,7 @@ func (c *Conn) Close() error {
 
 // CloseWrite sends FIN after all that was written.
 func (c *Conn) CloseWrite() error {
+	c.finSent.Store(true)
 	return c.opError("close", Errno(c.ep.Shutdown(tcpip.ShutdownWrite)))
 }
 
