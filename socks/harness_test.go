@@ -194,7 +194,7 @@ func want(t testing.TB, c io.Reader, text string) {
 	b := make([]byte, len(text))
 	n, err := io.ReadFull(c, b)
 	if err != nil || string(b) != text {
-		t.Fatalf("read %q, %v; want %q", b[:n], err, text)
+		t.Fatalf("read %d bytes, %.100q, %v; want %d, %.100q", n, b[:n], err, len(text), text)
 	}
 }
 
