@@ -32,7 +32,13 @@ func checkReversePath(h *netlink.Handle, iface string) error {
 	if err != nil || strict != reversePathStrict {
 		return err
 	}
-	routes, err := h.RouteGet(net.IPv4(198, 51, 100, 1)) // RFC 5737: stands for any far address
+	addrs, err := h.AddrList(link, netlink.FAMILY_V4)
+	if err != nil || len(addrs) == 0 {
+		return err // without an address nothing can be answered
+	}
+	// The kernel's own question, for any far address (RFC 5737): by which way
+	// would the interface's address answer it?
+	routes, err := h.RouteGetWithOptions(net.IPv4(198, 51, 100, 1), &netlink.RouteGetOptions{SrcAddr: addrs[0].IP})
 	if errors.Is(err, unix.ENETUNREACH) {
 		return nil // no default route: nothing but connected subnets, which pass
 	}
@@ -44,8 +50,8 @@ func checkReversePath(h *netlink.Handle, iface string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("rp_filter=1 would drop the answers that come in on %s, since the host's default route "+
-		"leaves by another interface: sysctl -w net.ipv4.conf.%s.rp_filter=2", iface, iface)
+	return fmt.Errorf("--interface %s: rp_filter=1 would drop the answers that come in there, since the host's own "+
+		"way out is another: sysctl -w net.ipv4.conf.%s.rp_filter=2", iface, iface)
 }
 
 // reversePathMode is the effective rp_filter of an interface: the larger of its

@@ -2,11 +2,13 @@ package netcfg
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -30,18 +32,22 @@ func outbound(h *netlink.Handle, f family) string {
 	if err != nil {
 		return ""
 	}
-	for _, r := range routes {
-		index := r.LinkIndex
-		if len(r.MultiPath) > 0 {
-			index = r.MultiPath[0].LinkIndex
-		}
-		if fromIPNet(r.Dst, f).Bits() == 0 && r.Type == unix.RTN_UNICAST {
-			if l, err := h.LinkByIndex(index); err == nil {
-				return l.Attrs().Name
-			}
-		}
+	routes = slices.DeleteFunc(routes, func(r netlink.Route) bool {
+		return fromIPNet(r.Dst, f).Bits() != 0 || r.Type != unix.RTN_UNICAST
+	})
+	if len(routes) == 0 {
+		return ""
 	}
-	return ""
+	best := slices.MinFunc(routes, func(a, b netlink.Route) int { return cmp.Compare(a.Priority, b.Priority) })
+	index := best.LinkIndex
+	if len(best.MultiPath) > 0 {
+		index = best.MultiPath[0].LinkIndex
+	}
+	l, err := h.LinkByIndex(index)
+	if err != nil {
+		return ""
+	}
+	return l.Attrs().Name
 }
 
 // checkRules looks for rules that decide before ours would.
@@ -154,7 +160,7 @@ func checkIPv6(h *netlink.Handle) Check {
 		return warn(name, err.Error(), "sysctl net.ipv6.conf.default.disable_ipv6")
 	}
 	if off == 1 {
-		if _, err := os.OpenFile(sysctlNet+"/ipv6/conf/default/disable_ipv6", os.O_WRONLY, 0); err != nil && outbound(h, ipv6) != "" {
+		if err := unix.Access(sysctlNet+"/ipv6/conf/default/disable_ipv6", unix.W_OK); err != nil && outbound(h, ipv6) != "" {
 			return fail(name, "new interfaces get no IPv6 and it can't be switched on for the TUN, yet this host has an IPv6 route",
 				"sysctl -w net.ipv6.conf.default.disable_ipv6=0")
 		}

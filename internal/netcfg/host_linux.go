@@ -43,6 +43,9 @@ func Open(ctx context.Context, link string, cfg Config) (_ *Host, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Interface == link {
+		return nil, fmt.Errorf("netcfg: --interface %s is the TUN itself: name the one that traffic leaves this host by", link)
+	}
 	h := &Host{link: link, cfg: cfg, log: cfg.Log, mark: cfg.Mark}
 	defer func() {
 		if err != nil {

@@ -102,6 +102,7 @@ func TestIntegrationOpenErrors(t *testing.T) {
 		"no link":       {"nosuch0", testConfig(), "nosuch0"},
 		"address taken": {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30", "10.0.0.9/24")}, "--address"},
 		"no interface":  {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30"), Interface: "nosuch1"}, "--interface nosuch1"},
+		"loop":          {tunName, netcfg.Config{Interface: tunName}, "--interface netstackd0 is the TUN itself"},
 		"mtu":           {tunName, netcfg.Config{MTU: 1 << 20}, "mtu"},
 	} {
 		h, err := netcfg.Open(context.Background(), c.link, c.cfg)
@@ -113,4 +114,53 @@ func TestIntegrationOpenErrors(t *testing.T) {
 		}
 	}
 	sameState(t, before, hostState(t)+run(t, "ip addr"))
+}
+
+// Strict reverse-path filtering on a bound interface that isn't the host's own
+// way out is refused, and what the error says to do about it works.
+func TestIntegrationReversePath(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	openTUN(t, tunName)
+	run(t, "ip link add eth1 type veth peer name eth1 netns nsnc-peer")
+	run(t, "ip link set eth1 up")
+	run(t, "ip addr add 172.20.0.1/24 dev eth1")
+	run(t, "ip route add default via 172.20.0.2 metric 500")
+	for _, i := range []string{"all", "eth0", "eth1"} {
+		setSysctl(t, "ipv4/conf/"+i+"/rp_filter", "0")
+	}
+	open := func(iface string) error {
+		cfg := testConfig()
+		cfg.Interface = iface
+		h, err := netcfg.Open(t.Context(), tunName, cfg)
+		if err == nil {
+			err = h.Close()
+		}
+		return err
+	}
+	if err := open("eth1"); err != nil {
+		t.Errorf("not strict: %v", err)
+	}
+	setSysctl(t, "ipv4/conf/all/rp_filter", "1")
+	if err := open("eth0"); err != nil {
+		t.Errorf("the host's own way out: %v", err)
+	}
+	err := open("eth1")
+	if err == nil || !strings.Contains(err.Error(), "--interface eth1: rp_filter=1") {
+		t.Fatalf("strict: %v", err)
+	}
+	_, mend, _ := strings.Cut(err.Error(), "another: ")
+	run(t, mend)
+	if err := open("eth1"); err != nil {
+		t.Errorf("after %s: %v", mend, err)
+	}
+	// Policy routing by source is the other way to mend it.
+	setSysctl(t, "ipv4/conf/eth1/rp_filter", "1")
+	run(t, "ip route add default via 172.20.0.2 table 100")
+	run(t, "ip rule add pref 20000 from 172.20.0.1 lookup 100")
+	if err := open("eth1"); err != nil {
+		t.Errorf("with policy routing: %v", err)
+	}
 }
