@@ -31,7 +31,7 @@ func Open(cfg Config) (*Device, error) {
 	if queues > 1 {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
-	fds, name, flags, err := openQueues(cfg.Name, flags, queues)
+	fds, name, err := openQueues(cfg.Name, flags, queues)
 	if err != nil {
 		return nil, openError(cfg.Name, err)
 	}
@@ -50,9 +50,9 @@ func Open(cfg Config) (*Device, error) {
 }
 
 // openQueues opens so many queues of the interface name, or the one of an
-// interface that exists and can have no more. It returns the fds, the name that the
-// interface got and the flags that it took.
-func openQueues(name string, flags uint16, queues int) ([]int, string, uint16, error) {
+// interface that exists and can have no more. It returns the fds and the name that the
+// interface got.
+func openQueues(name string, flags uint16, queues int) ([]int, string, error) {
 	fd, name, err := attach(name, flags|unix.IFF_TUN_EXCL)
 	if errors.Is(err, unix.EBUSY) { // it exists
 		fd, name, err = attachIdle(name, flags)
@@ -64,18 +64,18 @@ func openQueues(name string, flags uint16, queues int) ([]int, string, uint16, e
 		fd, name, err = attachIdle(name, flags)
 	}
 	if err != nil {
-		return nil, "", 0, err
+		return nil, "", err
 	}
 	fds := []int{fd}
 	for len(fds) < queues && flags&unix.IFF_MULTI_QUEUE != 0 {
 		fd, _, err := attach(name, flags)
 		if err != nil {
 			closeAll(fds)
-			return nil, "", 0, err
+			return nil, "", err
 		}
 		fds = append(fds, fd)
 	}
-	return fds, name, flags, nil
+	return fds, name, nil
 }
 
 // attachIdle opens one queue of an interface that exists. Only a persistent one
