@@ -1,0 +1,284 @@
+package bench
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// message is what the lab tells Run.
+type message struct {
+	Progress *Progress
+	Report   *Report
+	Error    string
+}
+
+// order is what Run tells the lab, once.
+type order struct {
+	Config Config
+	Dir    string // empty, for what programs need
+}
+
+// veth joins the hosts, under this name on both.
+const veth = "veth0"
+
+// lab is host A, and all that runs on both.
+type lab struct {
+	cfg    Config
+	dir    string
+	tell   *gob.Encoder
+	report *Report
+
+	server   *agent
+	client   *agent // the one on A
+	programs []*runner
+	routes   []*route
+	done     int // measurements, of total
+	total    int
+}
+
+// runner is a program with what belongs to it.
+type runner struct {
+	Program
+	process *process // nil while it is stopped
+	client  *agent   // where its users are
+	own     bool     // client belongs to it alone
+	dest    netip.Prefix
+	failed  error // why it didn't start
+}
+
+// route is a Path with what belongs to it.
+type route struct {
+	Path
+	program *runner // nil for the kernel's
+	client  *agent
+	dest    netip.Addr
+	socks   netip.AddrPort
+}
+
+// runLab is the lab's process. It works for as long as the connection lasts.
+func runLab(conn net.Conn) error {
+	defer conn.Close()
+	dec := gob.NewDecoder(conn)
+	var o order
+	if err := dec.Decode(&o); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, conn) // ends with Run
+		cancel()
+	}()
+	l := &lab{cfg: o.Config.withDefaults(), dir: o.Dir, tell: gob.NewEncoder(conn)}
+	err := l.run(ctx)
+	l.close()
+	end := message{Report: l.report}
+	if err != nil {
+		end.Error = err.Error()
+	}
+	return l.tell.Encode(end)
+}
+
+func (l *lab) run(ctx context.Context) error {
+	if err := raiseFiles(); err != nil {
+		return err
+	}
+	l.limitFlows()
+	if err := l.connect(ctx); err != nil {
+		return err
+	}
+	for i := range l.cfg.Programs {
+		if err := l.add(ctx, l.cfg.Programs[i], i+1); err != nil {
+			return err
+		}
+	}
+	return l.measure(ctx)
+}
+
+// connect makes host B, and the network.
+func (l *lab) connect(ctx context.Context) error {
+	var err error
+	if l.server, err = startAgent(ctx, true); err != nil {
+		return fmt.Errorf("host B: %w", err)
+	}
+	if l.client, err = startAgent(ctx, false); err != nil {
+		return fmt.Errorf("host A: %w", err)
+	}
+	ports := "net.ipv4.ip_local_port_range=1024 65535"
+	a := Setup{Sysctls: []string{ports}, IP: strings.Join([]string{
+		"link set lo up",
+		fmt.Sprintf("link add %s type veth peer name %s netns %d", veth, veth, l.server.cmd.Process.Pid),
+		"addr add 10.77.0.1/24 dev " + veth,
+		"link set " + veth + " up",
+		"route add 10.128.0.0/9 via 10.77.0.2",
+	}, "\n")}
+	b := Setup{Sysctls: []string{ports}, IP: strings.Join([]string{
+		"link set lo up",
+		"addr add 10.77.0.2/24 dev " + veth,
+		"link set " + veth + " up",
+		"route add local 10.128.0.0/9 dev lo",
+	}, "\n")}
+	if err := a.apply(); err != nil {
+		return fmt.Errorf("host A: %w", err)
+	}
+	if err := l.server.call("Configure", b, &Nothing{}); err != nil {
+		return fmt.Errorf("host B: %w", err)
+	}
+	if err := l.server.call("Serve", Nothing{}, &Nothing{}); err != nil {
+		return fmt.Errorf("host B: %w", err)
+	}
+	l.routes = []*route{{Path: Path{Name: KernelPath}, client: l.client, dest: destPrefix(0).Addr().Next()}}
+	return nil
+}
+
+// destPrefix is what the i-th program has to carry.
+func destPrefix(i int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 128 + byte(i)}), 16)
+}
+
+// add starts the i-th program. One that doesn't start is left out, and the
+// report says why.
+func (l *lab) add(ctx context.Context, p Program, i int) error {
+	r := &runner{Program: p, client: l.client, dest: destPrefix(i)}
+	l.programs = append(l.programs, r)
+	for _, path := range p.Paths {
+		to := &route{Path: path, program: r, dest: r.dest.Addr().Next()}
+		if path.SOCKS != "" {
+			socks, err := netip.ParseAddrPort(path.SOCKS)
+			if err != nil {
+				return fmt.Errorf("%s: %w", path.Name, err)
+			}
+			to.socks = socks
+		}
+		l.routes = append(l.routes, to)
+	}
+	err := l.start(ctx, r)
+	if len(l.cfg.Programs) > 1 && ctx.Err() == nil {
+		r.failed, err = err, nil
+	}
+	return err
+}
+
+// start starts a program that is not running.
+func (l *lab) start(ctx context.Context, r *runner) (err error) {
+	dir := filepath.Join(l.dir, strconv.Itoa(int(r.dest.Addr().As4()[1])))
+	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	pid := os.Getpid()
+	if r.Attach {
+		if r.client, err = startAgent(ctx, true); err != nil {
+			return err
+		}
+		r.own, pid = true, r.client.cmd.Process.Pid
+		if err := r.client.call("Configure", Setup{IP: "link set lo up"}, &Nothing{}); err != nil {
+			return err
+		}
+	}
+	if r.process, err = startProgram(ctx, r.expand(dir, pid), dir); err != nil {
+		return err
+	}
+	if r.Attach {
+		if err := r.client.call("Online", Nothing{}, &Nothing{}); err != nil {
+			return fmt.Errorf("%s: %w: %s", r.Name, err, r.process.output())
+		}
+	}
+	for _, to := range l.routes {
+		if to.program == r {
+			to.client = r.client
+		}
+	}
+	return nil
+}
+
+// expand fills in what a Program's strings leave open.
+func (r *runner) expand(dir string, pid int) Program {
+	fill := strings.NewReplacer("{dest}", r.dest.String(), "{veth}", veth, "{dir}", dir,
+		"{pid}", strconv.Itoa(pid), "{netns}", fmt.Sprintf("/proc/%d/ns/net", pid))
+	p := r.Program
+	p.Files = map[string]string{}
+	for name, text := range r.Files {
+		p.Files[name] = fill.Replace(text)
+	}
+	p.Command, p.Up = nil, nil
+	for _, s := range r.Command {
+		p.Command = append(p.Command, fill.Replace(s))
+	}
+	for _, s := range r.Up {
+		p.Up = append(p.Up, fill.Replace(s))
+	}
+	return p
+}
+
+func (r *runner) stop() {
+	if r.process != nil {
+		r.process.stop()
+		r.process = nil
+	}
+	if r.own {
+		r.client.close()
+		r.own = false
+	}
+}
+
+// close ends every process there is.
+func (l *lab) close() {
+	for _, r := range l.programs {
+		r.stop()
+	}
+	for _, a := range []*agent{l.client, l.server} {
+		if a != nil {
+			a.close()
+		}
+	}
+}
+
+// raiseFiles lets this process and those that it starts open as many files as
+// may be: for root, more than the limit that it came with.
+func raiseFiles() error {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	more := unix.Rlimit{Cur: 1 << 20, Max: max(1<<20, lim.Max)}
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &more) == nil {
+		return nil
+	}
+	lim.Cur = lim.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
+}
+
+// limitFlows keeps what is held within what a program can open: two sockets a
+// flow.
+func (l *lab) limitFlows() {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil && lim.Cur < 1<<20 {
+		l.cfg.Flows = min(l.cfg.Flows, int(lim.Cur)/2-300)
+	}
+}
+
+// wait waits, unless the lab is told to end.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func addr4(b [4]byte) netip.Addr { return netip.AddrFrom4(b) }
