@@ -93,11 +93,12 @@ func dropCapabilities() error {
 	return nil
 }
 
-// letGo closes what the helper has of the caller's: the end of a pipe that the
-// command closes must be seen at its other end.
-func letGo() {
+// letGo closes what this process has of the caller's for the command, of the
+// standard streams the first few: the end of a pipe that the command closes must
+// be seen at its other end.
+func letGo(standard int) {
 	if null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-		for fd := range 3 {
+		for fd := range standard {
 			_ = unix.Dup3(null, fd, 0)
 		}
 		unix.Close(null)

@@ -55,6 +55,7 @@ func execMain(args []string) int {
 	publish := flags.Int("publish", 0, "print what this port inside answers to a line on standard input")
 	stop := flags.Bool("cancel", false, "end the wait at a line on standard input")
 	dir := flags.String("dir", "", "")
+	mapped := flags.String("map", "", "where all connections go")
 	if err := flags.Parse(args); err != nil {
 		return sandbox.StatusFailed
 	}
@@ -85,7 +86,7 @@ func execMain(args []string) int {
 	defer wg.Wait()
 	defer cancel()
 	if !*deaf {
-		f := newFakeStack(s.TUN()[0], 1500, s.Dialer(&hostDialer{}))
+		f := newFakeStack(s.TUN()[0], 1500, s.Dialer(&hostDialer{to: *mapped}))
 		wg.Go(func() { f.serve(ctx) })
 	}
 	if err := s.Run(ctx); err != nil {
@@ -170,6 +171,13 @@ func program(t testing.TB) string {
 	return path
 }
 
+// limited ends with the test, or when it hangs.
+func limited(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // sharedDir is a directory that every user can look into.
 func sharedDir(t testing.TB) string {
 	t.Helper()
@@ -191,7 +199,7 @@ func asUser(t testing.TB, mode tunMode, args ...string) *exec.Cmd {
 	t.Helper()
 	testnet.RequireRoot(t)
 	path := program(t)
-	cmd := exec.CommandContext(t.Context(), path)
+	cmd := exec.CommandContext(limited(t), path)
 	cmd.Args = append([]string{userName, string(mode)}, args...)
 	cmd.Env = append(os.Environ(), "SANDBOX_TEST_BINARY="+path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
@@ -205,7 +213,7 @@ func asRoot(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	testnet.RequireRoot(t)
 	path := program(t)
-	cmd := exec.CommandContext(t.Context(), path)
+	cmd := exec.CommandContext(limited(t), path)
 	cmd.Args = append([]string{execName}, args...)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
@@ -230,6 +238,12 @@ func run(t testing.TB, cmd *exec.Cmd) result {
 		t.Errorf("%q was killed by %v: %s", cmd.Args, ws.Signal(), errs.String())
 	}
 	return result{out.String(), errs.String(), status}
+}
+
+// withInput gives a program its standard input.
+func withInput(cmd *exec.Cmd, input string) *exec.Cmd {
+	cmd.Stdin = strings.NewReader(input)
+	return cmd
 }
 
 // want runs a program that must print out and end with status 0.

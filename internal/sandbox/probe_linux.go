@@ -40,6 +40,9 @@ func (s *Sandbox) Run(ctx context.Context) error {
 	if _, _, err := s.ask(ctx, message{Op: opStart}, opStarted); err != nil {
 		return asError(err)
 	}
+	if s.cfg.JobControl {
+		letGo(2) // standard error is for the log
+	}
 	return nil
 }
 

@@ -91,7 +91,9 @@ type Config struct {
 
 	// JobControl makes this process stand for the command from Run until Wait
 	// returns: signals that it gets alone are passed on to the command, and
-	// when the command stops, it stops itself.
+	// when the command stops, it stops itself. Run then gives up standard
+	// input, standard output, and what else the caller left open for the
+	// command, so that the command's are the only ones.
 	JobControl bool
 
 	// Grace is how long what the command leaves behind may take to end after

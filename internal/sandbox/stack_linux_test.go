@@ -118,10 +118,17 @@ func (f *fakeStack) serve(ctx context.Context) {
 	}
 }
 
-// hostDialer dials from where the daemon is.
-type hostDialer struct{ net.Dialer }
+// hostDialer dials from where the daemon is: always the same address, if it has
+// one.
+type hostDialer struct {
+	net.Dialer
+	to string
+}
 
 func (d *hostDialer) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+	if d.to != "" {
+		address = d.to
+	}
 	return d.Dialer.DialContext(ctx, network, address)
 }
 
