@@ -79,8 +79,12 @@ func (c *capture) start(ctx context.Context) error {
 		return err
 	}
 	if len(c.h.cfg.DNS) > 0 && (hasDefault(ipv4, c.h.cfg.Routes) || hasDefault(ipv6, c.h.cfg.Routes)) {
-		c.resolved, err = tellResolved(ctx, c.h.link, c.h.cfg.DNS)
-		return err
+		if c.resolved, err = tellResolved(ctx, c.h.link, c.h.cfg.DNS); err != nil {
+			return err
+		}
+		if c.resolved != nil {
+			c.h.uplinks.Store(&uplinks{own: c.h.cfg.DNS})
+		}
 	}
 	return nil
 }
@@ -125,6 +129,7 @@ func (c *capture) undo() error {
 	if _, err := c.h.nl.LinkByIndex(c.h.index); err == nil && c.resolved != nil {
 		errs = append(errs, c.resolved.Close())
 	}
+	c.h.uplinks.Store(nil)
 	errs = append(errs, c.removeRules(func(rule) bool { return true }))
 	for _, f := range append(c.cgroups, c.services) {
 		if f != nil {

@@ -3,6 +3,7 @@
 package netcfg_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -86,6 +87,10 @@ func TestIntegrationResolved(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.MkdirAll("/run/systemd/resolve", 0o755)
+	uplinks := "# This is /run/systemd/resolve/resolv.conf\nnameserver 198.18.0.2\nnameserver 10.0.0.2\nnameserver fd00:1::2\n"
+	if err := os.WriteFile("/run/systemd/resolve/resolv.conf", []byte(uplinks), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	script := "#!/bin/sh\necho \"$@\" >>" + dir + "/log\n[ \"$1\" != \"$FAIL\" ]\n"
 	if err := os.WriteFile(filepath.Join(dir, "resolvectl"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -106,11 +111,17 @@ func TestIntegrationResolved(t *testing.T) {
 			t.Errorf("no %q in %s", want, log())
 		}
 	}
+	if got := fmt.Sprint(h.Nameservers()); got != "[10.0.0.2:53 [fd00:1::2]:53]" {
+		t.Errorf("nameservers %s", got)
+	}
 	if strings.Contains(log(), "revert") {
 		t.Error("reverted too soon")
 	}
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if h.Nameservers() != nil {
+		t.Error("nameservers after Close")
 	}
 	if !strings.HasSuffix(log(), "revert netstackd0\n") {
 		t.Errorf("not reverted: %s", log())

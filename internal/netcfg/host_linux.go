@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 )
@@ -25,6 +26,7 @@ type Host struct {
 	slot    *slot // nil without routes
 	mark    uint32
 	local   localSet
+	uplinks atomic.Pointer[uplinks] // nil unless systemd-resolved was told of the stack
 
 	mu       sync.Mutex // serializes changes to the host
 	families []family   // those that the TUN has addresses of

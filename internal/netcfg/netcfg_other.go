@@ -38,6 +38,9 @@ func (h *Host) Families() (v4, v6 bool) { return false, false }
 // IsLocal reports false.
 func (h *Host) IsLocal(netip.Addr) bool { return false }
 
+// Nameservers is nil.
+func (h *Host) Nameservers() []netip.AddrPort { return nil }
+
 // Close does nothing.
 func (h *Host) Close() error { return nil }
 
