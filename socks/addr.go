@@ -17,9 +17,6 @@ const (
 	atypIPv6   = 4
 )
 
-// maxAddr is the longest encoded address: ATYP, length, 255 bytes, port.
-const maxAddr = 1 + 1 + 255 + 2
-
 // Addr is an address as SOCKS carries it: an IP address or a name, and a port.
 // It is a net.Addr, so that a datagram can be written to a name.
 type Addr struct {

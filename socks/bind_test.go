@@ -78,12 +78,12 @@ func TestBindPeer(t *testing.T) {
 		return d.Dial("tcp", r.Addr.String())
 	}
 	stranger, err := from("127.0.0.2")
-	if err != nil {
-		t.Fatal(err)
+	if err == nil { // the reset may even be faster than this
+		defer stranger.Close()
+		stranger.SetDeadline(time.Now().Add(5 * time.Second))
+		_, err = stranger.Read(make([]byte, 1))
 	}
-	defer stranger.Close()
-	stranger.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := stranger.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a stranger: %v, want a reset", err)
 	}
 	friend, err := from("127.0.0.1")

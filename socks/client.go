@@ -129,12 +129,8 @@ func (c *Client) attempt(ctx context.Context, m *flow.Meta, req Request, pipelin
 	if err != nil {
 		return nil, nil, Addr{}, serverError(err)
 	}
-	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
 	if probe {
-		if d := time.Now().Add(pipePatience); d.Before(deadline) {
-			conn.SetReadDeadline(d)
-		}
+		conn.SetReadDeadline(time.Now().Add(pipePatience))
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
 	in := newReader(conn)

@@ -95,8 +95,6 @@ func (c *HTTPClient) DialContext(ctx context.Context, m *flow.Meta, network, add
 	if err != nil {
 		return nil, c.fail(Connect, address, serverError(err))
 	}
-	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
 	early, err := c.handshake(conn, dst)
 	if !stop() && err == nil {

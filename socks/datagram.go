@@ -5,9 +5,6 @@ import (
 	"io"
 )
 
-// maxDatagramHeader is the longest header of a UDP datagram: RSV, FRAG, address.
-const maxDatagramHeader = 3 + maxAddr
-
 // errFragment marks a datagram that is one of several. This package does not
 // reassemble, so RFC 1928 §7 has it dropped.
 var errFragment = errors.New("socks: fragmented datagram")

@@ -123,11 +123,3 @@ func is(err error, targets ...error) bool {
 	}
 	return false
 }
-
-// code4 is the SOCKS4 code for a reply.
-func (r Reply) code4() byte {
-	if r == ReplySucceeded {
-		return granted4
-	}
-	return rejected4
-}
