@@ -125,7 +125,7 @@ func (h *helper) probe(p probe) error {
 	var answers strings.Builder
 	for _, addr := range p.Addrs {
 		if err := ask(ctx, addr.String(), p.Secret, &answers); err != nil {
-			return h.fail(StatusFailed, fmt.Errorf("its traffic isn't captured: %w", err))
+			return h.fail(StatusFailed, err)
 		}
 	}
 	return h.conn.send(message{Op: opProbed, Text: answers.String()})

@@ -56,7 +56,7 @@ func (s *Sandbox) probe(ctx context.Context) error {
 		p.serve(ctx)
 	}()
 	m, _, err := s.ask(ctx, message{Op: opProbe, Probe: &probe{
-		Addrs: p.addrs, Secret: p.question, Timeout: probeTimeout,
+		Addrs: p.addrs, Secret: p.question, Timeout: probeTimeout - time.Second, // it knows more of why
 	}}, opProbed)
 	s.proof.Store(nil)
 	cancel()
@@ -65,14 +65,17 @@ func (s *Sandbox) probe(ctx context.Context) error {
 	if err == nil && m.Text != strings.Repeat(p.answer, len(p.addrs)) {
 		err = errNotCaptured
 	}
-	if err != nil {
-		return fmt.Errorf("the command was not started: %w", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	var e *Error
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	return fmt.Errorf("the command was not started, its traffic would not go through the TUN: %w", err)
 }
 
-var errNotCaptured = errors.New("its traffic would not go through the TUN: " +
-	"see with --log-level debug what becomes of a connection to " + probeAddrs[0].String())
+var errNotCaptured = errors.New("the connection that proves it did not arrive")
 
 // proof is one probe: what has to arrive through the TUN, and what is answered.
 type proof struct {
