@@ -13,9 +13,6 @@ func help(c command, options []daemon.Option) string {
 	if c.name == "run" {
 		b.WriteString("netstackd: a userspace network stack behind a TUN, with SOCKS on both sides\n\n")
 		for _, c := range commands() {
-			if c.run == nil {
-				continue
-			}
 			fmt.Fprintf(&b, "  %-35s %s\n", strings.TrimSpace("netstackd "+c.name+" "+c.args), c.summary)
 		}
 		b.WriteString("\nflags of run; * may be repeated, defaults in parentheses:\n")

@@ -28,13 +28,13 @@ type command struct {
 	run                 func(args []string) (int, error)
 }
 
-// commands is the program's face; one that this build lacks has a nil run.
+// commands is the program's face.
 func commands() []command {
 	return []command{
 		{"run", "[flags]", "the daemon (what a bare netstackd does)", runDaemon},
 		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", runExec},
 		{"bench", "[flags]", "measure on this machine", runBench},
-		{"doctor", "", "say what stops it from working here, and the fix", nil},
+		{"doctor", "", "say what stops it from working here, and the fix", runDoctor},
 		{"cleanup", "", "remove what a killed daemon left on the host", runCleanup},
 		{"version", "", "print the version", runVersion},
 	}
@@ -69,14 +69,9 @@ func dispatch(args []string) (int, error) {
 	var names []string
 	for _, c := range commands() {
 		if c.name == name {
-			if c.run == nil {
-				return 0, fmt.Errorf("%s: not available in this build", name)
-			}
 			return c.run(args)
 		}
-		if c.run != nil {
-			names = append(names, c.name)
-		}
+		names = append(names, c.name)
 	}
 	hint := "see netstackd --help"
 	if near := daemon.Nearest(name, names); near != "" {
