@@ -150,7 +150,7 @@ func testEcho(t *testing.T, n *testnet.Network, r *echoRig, f testnet.Family, ap
 	for i, size := range []int{0, 1, 56, 1400, 4000, 60000} {
 		req := request{dst: n.B.Addr(f), id: 77, seq: uint16(i), payload: random(size)}
 		r.send(t, app, req)
-		if !app.Is4() && size > 1452 { // a TUN's MTU above that of the path
+		if !app.Is4() && size > 1452 { // its kernel is told the path's MTU
 			if e := parseICMPError(t, r.link.next(t).data); e.typ != 2 || e.mtu != 1500 {
 				t.Errorf("error %+v", e)
 			}

@@ -128,6 +128,18 @@ func quoteOf(p *netstack.Packet) quote {
 	}
 }
 
+// unsocketed returns the quote of an echo reply of the same length between the
+// same hosts. An error about that one tells the sender's kernel the path's MTU,
+// as any does, but belongs to no socket that it would be reported to.
+func (q quote) unsocketed() quote {
+	q.proto, q.transport = netstack.ProtoICMP, [udpLen]byte{icmp4EchoReply}
+	if !q.src.Is4() {
+		q.proto, q.transport = netstack.ProtoICMPv6, [udpLen]byte{icmp6EchoReply}
+	}
+	q.payload = nil
+	return q
+}
+
 // icmp writes an ICMP error to the quoted packet's sender.
 func (o *outlet) icmp(hash uint32, e icmpError, q *quote) {
 	if e.from.Is4() != q.src.Is4() || q.dst.Is4() != q.src.Is4() {

@@ -112,18 +112,17 @@ func (k *hostSocket) drainErrors() bool {
 // mtuMemory is how long a path's MTU is taken to be what the kernel said.
 const mtuMemory = time.Second
 
-// tellMTU tells the application that a packet is too long for its path. How
+// tellMTU tells the sender of a packet that it is too long for its path. How
 // long may be is on the error queue, which for IPv4 doesn't say the port.
 // Either goroutine that serves the socket may come to read it.
-func (k *hostSocket) tellMTU(d *datagram) {
+func (k *hostSocket) tellMTU(q quote) {
 	k.mu.Lock()
-	k.big, k.isBig = k.s.quote(d), true
-	k.big.payload = nil // it may have to wait for longer than the packet lives
+	k.big, k.isBig = q, true
 	k.mu.Unlock()
 	k.drainErrors()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.mtu.dst == d.dst.Addr() && k.s.u.now()-k.mtu.when < mtuMemory {
+	if k.mtu.dst == q.dst && k.s.u.now()-k.mtu.when < mtuMemory {
 		k.tellLocked()
 	}
 }

@@ -185,18 +185,25 @@ func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 	return dropPacket
 }
 
-// tooBig handles a packet that the kernel knows to exceed the path's MTU. The
-// application is told. Whether the packet is lost as well depends: one that
-// exceeds what interfaces have in general only has the don't-fragment bit
-// because the TUN's MTU is larger than that. Without us its own kernel would
-// have cut it up, so ours does.
+// tooBig handles a packet that the kernel knows to exceed the path's MTU.
+//
+// One that would fit a usual interface is dropped, as a router would, and the
+// application told. A longer one only has its don't-fragment bit because the
+// TUN's MTU is so large: without us, the application's kernel would have cut
+// it up unasked, or refused it at once if the application wants no fragments.
+// So it is carried on in fragments, and its kernel is told the MTU for what
+// comes next, without an error on a socket that has done nothing wrong. A
+// lowered TTL is the mark of a tool that measures paths; it gets the plain truth.
 func (k *hostSocket) tooBig(d *datagram) outcome {
 	if !d.df || k.mode != unix.IP_PMTUDISC_DO {
 		return dropPacket // too long for any IP packet
 	}
-	k.tellMTU(d)
-	if ipLen(d.dst.Addr())+udpLen+min(d.size, d.seg) <= hostMTU {
+	q := k.s.quote(d)
+	q.payload = nil // the quote may have to wait for longer than the packet lives
+	if d.ttl < defaultTTL || ipLen(q.dst)+udpLen+min(d.size, d.seg) <= hostMTU {
+		k.tellMTU(q)
 		return dropPacket
 	}
+	k.tellMTU(q.unsocketed())
 	return tryFragmented
 }
