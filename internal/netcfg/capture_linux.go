@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // capture is what moves traffic into the TUN while it lasts.
@@ -49,7 +45,9 @@ func (h *Host) Release() error {
 		return nil
 	}
 	h.capture.releasing = true
-	if err := h.capture.removeRules(func(r rule) bool { return !r.draining && r.action != nop }); err != nil {
+	err := errors.Join(h.capture.forgetDNS(),
+		h.capture.removeRules(func(r rule) bool { return !r.draining && r.action != nop }))
+	if err != nil {
 		return fmt.Errorf("netcfg: release: %w", err)
 	}
 	return nil
@@ -125,12 +123,7 @@ func (c *capture) rules(f family) []rule {
 
 // undo removes rules and routes, in the reverse order.
 func (c *capture) undo() error {
-	var errs []error
-	if _, err := c.h.nl.LinkByIndex(c.h.index); err == nil && c.resolved != nil {
-		errs = append(errs, c.resolved.Close())
-	}
-	c.h.uplinks.Store(nil)
-	errs = append(errs, c.removeRules(func(rule) bool { return true }))
+	errs := []error{c.forgetDNS(), c.removeRules(func(rule) bool { return true })}
 	for _, f := range append(c.cgroups, c.services) {
 		if f != nil {
 			errs = append(errs, f.Close())
@@ -141,6 +134,18 @@ func (c *capture) undo() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// forgetDNS tells systemd-resolved to go back to its other nameservers. If the
+// TUN is gone it has done so.
+func (c *capture) forgetDNS() error {
+	r := c.resolved
+	c.resolved = nil
+	c.h.uplinks.Store(nil)
+	if _, err := c.h.nl.LinkByIndex(c.h.index); err != nil || r == nil {
+		return nil
+	}
+	return r.Close()
 }
 
 func (c *capture) removeRules(which func(rule) bool) error {
@@ -154,122 +159,4 @@ func (c *capture) removeRules(which func(rule) bool) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// ownRules are the rules in our band that are there.
-func (c *capture) ownRules(f family) (map[ruleKey]bool, error) {
-	list, err := listRules(c.h.nl)
-	if err != nil {
-		return nil, err
-	}
-	have := make(map[ruleKey]bool)
-	for _, r := range list {
-		base := c.h.slot.base()
-		if r.Family == f.nl() && r.Protocol == Protocol && r.Priority >= base && r.Priority < base+bandSize {
-			have[keyOf(&r)] = true
-		}
-	}
-	return have, nil
-}
-
-// ruleKey tells our rules of one family apart.
-type ruleKey struct {
-	priority, proto int
-	mark            uint32
-	iif, from       string
-	uid             UIDRange
-}
-
-func keyOf(r *netlink.Rule) ruleKey {
-	k := ruleKey{priority: r.Priority, proto: r.IPProto, mark: r.Mark, iif: r.IifName}
-	if r.Src != nil {
-		k.from = r.Src.String()
-	}
-	if r.UIDRange != nil {
-		k.uid = UIDRange{r.UIDRange.Start, r.UIDRange.End}
-	}
-	return k
-}
-
-// syncTables brings table T and its twin to what they should hold.
-func (c *capture) syncTables(f family) error {
-	connected, err := c.connected(f)
-	if err != nil {
-		return err
-	}
-	cfg := &c.h.cfg
-	return errors.Join(
-		c.syncTable(f, c.h.slot.table(), planTable(f, cfg.Routes, cfg.Excludes, connected)),
-		c.syncTable(f, c.h.slot.dnsTable(), planDNSTable(f, cfg.Routes, cfg.Excludes)))
-}
-
-func (c *capture) syncTable(f family, table int, plan tablePlan) error {
-	list, err := listTable(c.h.nl, f.nl(), table)
-	if err != nil {
-		return err
-	}
-	type key struct {
-		dst   netip.Prefix
-		throw bool
-	}
-	stale := make(map[key]netlink.Route)
-	for _, r := range list {
-		stale[key{fromIPNet(r.Dst, f), r.Type == unix.RTN_THROW}] = r
-	}
-	for _, k := range slices.Concat(
-		keys(plan.throw, func(p netip.Prefix) key { return key{p, true} }),
-		keys(plan.device, func(p netip.Prefix) key { return key{p, false} }),
-	) {
-		if _, ok := stale[k]; ok {
-			delete(stale, k)
-			continue
-		}
-		if err := c.addRoute(table, k.dst, k.throw); err != nil {
-			return err
-		}
-	}
-	for _, r := range stale {
-		if err := c.deleteRoute(&r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func keys[T, K any](list []T, of func(T) K) []K {
-	out := make([]K, 0, len(list))
-	for _, v := range list {
-		out = append(out, of(v))
-	}
-	return out
-}
-
-func (c *capture) addRoute(table int, dst netip.Prefix, throw bool) error {
-	r := &netlink.Route{Table: table, Dst: toIPNet(dst), Protocol: Protocol}
-	if throw {
-		r.Type = unix.RTN_THROW
-	} else {
-		r.LinkIndex = c.h.index
-		// Not link scope, which a device route usually has: the kernel looks
-		// up a gateway that somebody adds a route by at that scope, and must
-		// not find the TUN in the moment before a new subnet is thrown out.
-		r.Scope = netlink.SCOPE_UNIVERSE
-		for _, a := range c.h.cfg.Addresses {
-			if a.Addr().Is4() == dst.Addr().Is4() {
-				r.Src = a.Addr().AsSlice() // what new flows get as their source
-			}
-		}
-	}
-	if err := c.h.nl.RouteReplace(r); err != nil {
-		return fmt.Errorf("route %s: %w", dst, err)
-	}
-	c.h.log.Debug("route added", "dst", dst.String(), "throw", throw)
-	return nil
-}
-
-func (c *capture) deleteRoute(r *netlink.Route) error {
-	if err := c.h.nl.RouteDel(r); err != nil && !gone(err) {
-		return fmt.Errorf("remove route %s of table %d: %w", r.Dst, r.Table, err)
-	}
-	return nil
 }

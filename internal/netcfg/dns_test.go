@@ -117,8 +117,14 @@ func TestIntegrationResolved(t *testing.T) {
 	if strings.Contains(log(), "revert") {
 		t.Error("reverted too soon")
 	}
+	if err := h.Release(); err != nil {
+		t.Fatal(err)
+	}
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if n := strings.Count(log(), "revert"); n != 1 {
+		t.Errorf("reverted %d times", n)
 	}
 	if h.Nameservers() != nil {
 		t.Error("nameservers after Close")

@@ -58,3 +58,38 @@ func deleteRule(h *netlink.Handle, r *netlink.Rule) error {
 	}
 	return nil
 }
+
+// ownRules are the rules in our band that are there.
+func (c *capture) ownRules(f family) (map[ruleKey]bool, error) {
+	list, err := listRules(c.h.nl)
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[ruleKey]bool)
+	for _, r := range list {
+		base := c.h.slot.base()
+		if r.Family == f.nl() && r.Protocol == Protocol && r.Priority >= base && r.Priority < base+bandSize {
+			have[keyOf(&r)] = true
+		}
+	}
+	return have, nil
+}
+
+// ruleKey tells our rules of one family apart.
+type ruleKey struct {
+	priority, proto int
+	mark            uint32
+	iif, from       string
+	uid             UIDRange
+}
+
+func keyOf(r *netlink.Rule) ruleKey {
+	k := ruleKey{priority: r.Priority, proto: r.IPProto, mark: r.Mark, iif: r.IifName}
+	if r.Src != nil {
+		k.from = r.Src.String()
+	}
+	if r.UIDRange != nil {
+		k.uid = UIDRange{r.UIDRange.Start, r.UIDRange.End}
+	}
+	return k
+}

@@ -76,10 +76,10 @@ func serveUDP(name string, index int, mark uint32, addresses []netip.Prefix) (*o
 	b.addChain(name, "output", "route", 3 /* NF_INET_LOCAL_OUT */, priorityOutput)
 	tun := binary.NativeEndian.AppendUint32(nil, uint32(index))
 	loopback := binary.NativeEndian.AppendUint32(nil, 1)
+	b.addRule(name, "input", nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_NEQ, []byte{protoUDP}), nftAccept())
 	for _, iif := range [][]byte{loopback, tun} {
 		b.addRule(name, "input", nftMeta(unix.NFT_META_IIF, 1), nftCompare(1, unix.NFT_CMP_EQ, iif), nftAccept())
 	}
-	b.addRule(name, "input", nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_NEQ, []byte{protoUDP}), nftAccept())
 	if mark != 0 { // what our own sockets get is no question
 		b.addRule(name, "input", nftSocket(nftSocketMark, 1),
 			nftCompare(1, unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint32(nil, mark)), nftAccept())

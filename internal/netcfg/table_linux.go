@@ -1,0 +1,94 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// syncTables brings table T and its twin to what they should hold.
+func (c *capture) syncTables(f family) error {
+	connected, err := c.connected(f)
+	if err != nil {
+		return err
+	}
+	cfg := &c.h.cfg
+	return errors.Join(
+		c.syncTable(f, c.h.slot.table(), planTable(f, cfg.Routes, cfg.Excludes, connected)),
+		c.syncTable(f, c.h.slot.dnsTable(), planDNSTable(f, cfg.Routes, cfg.Excludes)))
+}
+
+func (c *capture) syncTable(f family, table int, plan tablePlan) error {
+	list, err := listTable(c.h.nl, f.nl(), table)
+	if err != nil {
+		return err
+	}
+	type key struct {
+		dst   netip.Prefix
+		throw bool
+	}
+	stale := make(map[key]netlink.Route)
+	for _, r := range list {
+		stale[key{fromIPNet(r.Dst, f), r.Type == unix.RTN_THROW}] = r
+	}
+	for _, k := range slices.Concat(
+		keys(plan.throw, func(p netip.Prefix) key { return key{p, true} }),
+		keys(plan.device, func(p netip.Prefix) key { return key{p, false} }),
+	) {
+		if _, ok := stale[k]; ok {
+			delete(stale, k)
+			continue
+		}
+		if err := c.addRoute(table, k.dst, k.throw); err != nil {
+			return err
+		}
+	}
+	for _, r := range stale {
+		if err := c.deleteRoute(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keys[T, K any](list []T, of func(T) K) []K {
+	out := make([]K, 0, len(list))
+	for _, v := range list {
+		out = append(out, of(v))
+	}
+	return out
+}
+
+func (c *capture) addRoute(table int, dst netip.Prefix, throw bool) error {
+	r := &netlink.Route{Table: table, Dst: toIPNet(dst), Protocol: Protocol}
+	if throw {
+		r.Type = unix.RTN_THROW
+	} else {
+		r.LinkIndex = c.h.index
+		// Not link scope, which a device route usually has: the kernel looks
+		// up a gateway that somebody adds a route by at that scope, and must
+		// not find the TUN in the moment before a new subnet is thrown out.
+		r.Scope = netlink.SCOPE_UNIVERSE
+		for _, a := range c.h.cfg.Addresses {
+			if a.Addr().Is4() == dst.Addr().Is4() {
+				r.Src = a.Addr().AsSlice() // what new flows get as their source
+			}
+		}
+	}
+	if err := c.h.nl.RouteReplace(r); err != nil {
+		return fmt.Errorf("route %s: %w", dst, err)
+	}
+	c.h.log.Debug("route added", "dst", dst.String(), "throw", throw)
+	return nil
+}
+
+func (c *capture) deleteRoute(r *netlink.Route) error {
+	if err := c.h.nl.RouteDel(r); err != nil && !gone(err) {
+		return fmt.Errorf("remove route %s of table %d: %w", r.Dst, r.Table, err)
+	}
+	return nil
+}
