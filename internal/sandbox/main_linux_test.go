@@ -124,7 +124,8 @@ func execMain(args []string) int {
 const nobody = 54321
 
 // userMain becomes an ordinary user, with access to /dev/net/tun by a mode that
-// is the first argument, and runs the rest. It is in a mount namespace of its own.
+// is the first argument, and runs the rest. It is in a mount namespace of its own,
+// in which SANDBOX_TEST_HOST may change the host's files before, as root.
 func userMain(args []string) {
 	must := func(what string, err error) {
 		if err != nil {
@@ -138,6 +139,11 @@ func userMain(args []string) {
 	if _, err := fmt.Sscanf(args[0], "%o", &mode); err == nil {
 		must("mknod", unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200))))
 		must("chmod", unix.Chmod("/dev/net/tun", mode))
+	}
+	if script := os.Getenv("SANDBOX_TEST_HOST"); script != "" {
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Stderr = os.Stderr
+		must("host", cmd.Run())
 	}
 	must("groups", syscall.Setgroups([]int{nobody + 1}))
 	must("gid", syscall.Setgid(nobody))
