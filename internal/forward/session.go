@@ -104,7 +104,7 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 	s.mu.Lock()
 	if s.pending != nil && s.pending.n == batchLen && s.state == open && !s.sending && !s.out.waits() {
 		s.mu.Unlock()
-		s.flush()
+		s.flush(false)
 		s.mu.Lock()
 	}
 	if s.state == closed || (s.pending != nil && s.pending.n == batchLen) {
@@ -163,9 +163,12 @@ func (s *session) proto() uint8 {
 }
 
 // flush sends what is pending, unless somebody does already: they will see it.
-func (s *session) flush() {
+// Taken says that the caller has taken s from u.ready.
+func (s *session) flush(taken bool) {
 	s.mu.Lock()
-	s.listed = false
+	if taken {
+		s.listed = false
+	}
 	if s.state != open || s.sending || s.pending == nil {
 		s.mu.Unlock()
 		return

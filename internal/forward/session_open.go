@@ -135,7 +135,7 @@ func (s *session) opened(out carrier) {
 	s.mu.Unlock()
 	s.u.counters.opened.Add(1)
 	out.start()
-	s.flush()
+	s.flush(false)
 	s.leave()
 }
 

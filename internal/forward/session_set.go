@@ -91,7 +91,7 @@ func (u *sessionSet) Flush() {
 		next := s.nextReady
 		s.nextReady = nil
 		s.used.Store(int64(now))
-		s.flush()
+		s.flush(true)
 		s = next
 	}
 }
