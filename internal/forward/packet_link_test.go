@@ -171,7 +171,7 @@ func parseIP(t testing.TB, b []byte) parsedIP {
 	}
 	tos, _ := h.TOS()
 	p := parsedIP{
-		src: netAddr(h.SourceAddress()), dst: netAddr(h.DestinationAddress()), proto: h.TransportProtocol(),
+		src: netAddr(h.SourceAddress()), dst: netAddr(h.DestinationAddress()), proto: tcpip.TransportProtocolNumber(h.NextHeader()),
 		tos: tos, ttl: h.HopLimit(), payload: h.Payload(),
 	}
 	if p.proto == header.IPv6FragmentHeader {

@@ -27,10 +27,6 @@ type datagram struct {
 	hdr      [udpLen]byte // the transport header
 }
 
-// full reports whether nothing can follow the datagram in a train: its last
-// part is shorter than the others, or it is empty.
-func (d *datagram) full() bool { return d.size > 0 && d.size%d.seg == 0 }
-
 // payload appends the slices of the datagram's payload to bufs.
 func (d *datagram) payload(bufs [][]byte) [][]byte {
 	p := netstack.Packet{Buf: d.buf}
