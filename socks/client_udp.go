@@ -177,6 +177,18 @@ func (p *packetConn) read() (buf *packetBuffer, datagram []byte, err error) {
 	return buf, buf[:n], nil
 }
 
+// WaitRead returns when a datagram is there to be read: a reader that has a
+// buffer only then holds none while nothing comes.
+func (p *packetConn) WaitRead() error {
+	if p.raw == nil {
+		return nil
+	}
+	if err := p.raw.Read(pending); err != nil {
+		return p.cause(err)
+	}
+	return nil
+}
+
 // WriteTo sends one datagram to a *net.UDPAddr or an Addr.
 func (p *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	if a, ok := addr.(Addr); ok {

@@ -97,8 +97,11 @@ func closeWrite(c net.Conn) error {
 
 // abort closes c with a reset where it can.
 func abort(c net.Conn) {
-	if l, ok := c.(interface{ SetLinger(int) error }); ok {
-		l.SetLinger(0)
+	switch c := c.(type) {
+	case interface{ Reset() }: // a userspace stack's
+		c.Reset()
+	case interface{ SetLinger(int) error }:
+		c.SetLinger(0)
 	}
 	c.Close()
 }

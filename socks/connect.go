@@ -106,10 +106,17 @@ func (c *client) dial(ctx context.Context, f *flow.Flow, dst Addr) (net.Conn, er
 		return nil, cause
 	case errors.Is(cause, errGone):
 		return nil, cause
-	case errors.Is(cause, errEvicted):
-		return nil, fmt.Errorf("%w: %w", cause, syscall.ETIMEDOUT)
 	}
-	return nil, err
+	return nil, evicted(ctx, err)
+}
+
+// evicted turns the error of a dial that had to give way into what it is to
+// the client: time has run out.
+func evicted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errEvicted) {
+		return fmt.Errorf("%w: %w", cause, syscall.ETIMEDOUT)
+	}
+	return err
 }
 
 var errDials = errors.New("socks: too many dials in flight")

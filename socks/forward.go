@@ -43,11 +43,12 @@ func (c *webConn) plain(rw http.ResponseWriter, r *http.Request) {
 func newForwarder(c *client) *forwarder {
 	f := &forwarder{client: c}
 	f.transport = &http.Transport{
-		DialContext:         f.dial,
-		DisableCompression:  true, // the client's own Accept-Encoding passes through
-		MaxIdleConnsPerHost: 1,    // a client connection asks one thing at a time
-		MaxIdleConns:        4,
-		IdleConnTimeout:     time.Minute,
+		DialContext:            f.dial,
+		DisableCompression:     true, // the client's own Accept-Encoding passes through
+		MaxIdleConnsPerHost:    1,    // a client connection asks one thing at a time
+		MaxIdleConns:           4,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: 4 * maxHTTPHeader,
 	}
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:      rewrite,
@@ -91,13 +92,15 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
-	defer cancel()
+	ctx, stop := context.WithTimeout(ctx, c.cfg.DialTimeout)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	conn := &flowConn{}
-	if conn.flow, err = c.open(c.meta("tcp", dst), cancel); err != nil {
+	if conn.flow, err = c.open(c.meta("tcp", dst), func() { cancel(errKilled) }); err != nil {
 		return nil, err
 	}
-	place, ok := c.dials.enter(c.src.Addr(), cancel)
+	place, ok := c.dials.enter(c.src.Addr(), func() { cancel(errEvicted) })
 	if !ok {
 		conn.flow.Close()
 		return nil, errDials
@@ -106,7 +109,7 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	conn.Conn, err = c.dialer.DialContext(ctx, conn.flow.Meta(), "tcp", dst.String())
 	if err != nil {
 		conn.flow.Close()
-		return nil, err
+		return nil, evicted(ctx, err)
 	}
 	conn.flow.OnKill(func() { abort(conn) })
 	return conn, nil

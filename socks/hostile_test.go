@@ -448,3 +448,47 @@ func TestNeedsAllowOpen(t *testing.T) {
 		}
 	}
 }
+
+// FuzzServer sends a conversation at once, and then in two pieces: the server
+// must answer the same, or be cut short by its own reset, and let go.
+func FuzzServer(f *testing.F) {
+	for _, seed := range []string{
+		"\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x07\x00\x50early", "\x05\x02\x00\x02\x05\x01\x00\x03\x01a\x00\x50",
+		"\x05\x01\x02\x01\x01u\x01p\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", "\x04\x01\x00\x50\x00\x00\x00\x01me\x00name\x00early",
+		"\x05\x01\x02\x01\x01u\x01x", "\x04\x02\x00\x50\x0a\x00\x00\x07\x00", "\x05\x01\x00\x05\x07\x00\x09", "\x16\x03\x01",
+	} {
+		f.Add([]byte(seed), 1)
+		f.Add([]byte(seed), len(seed)/2)
+	}
+	refuse := dialFunc{local, func(context.Context, *flow.Meta, string, string) (net.Conn, error) {
+		return nil, syscall.ECONNREFUSED
+	}}
+	noUDP := func(netip.Addr) (net.PacketConn, error) { return nil, syscall.EADDRNOTAVAIL }
+	servers := []*proxy{
+		start(f, refuse, socks.Config{ListenUDP: noUDP, BindTimeout: time.Millisecond}),
+		start(f, refuse, socks.Config{ListenUDP: noUDP, BindTimeout: time.Millisecond, Auth: credentials(f, "u:p")}),
+	}
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		if len(b) == 0 || len(b) > 2000 || 'A' <= b[0]&^0x20 && b[0]&^0x20 <= 'Z' {
+			return // HTTP is net/http's
+		}
+		cut = max(0, min(cut, len(b)))
+		for _, p := range servers {
+			var answers [2][]byte
+			for i, pieces := range [][][]byte{{b}, {b[:cut], b[cut:]}} {
+				c := dial(t, p.addr)
+				for _, piece := range pieces {
+					c.Write(piece)
+				}
+				c.CloseWrite()
+				answers[i], _ = io.ReadAll(c)
+				c.SetLinger(0) // no TIME_WAIT, or the ports run out
+				c.Close()
+			}
+			if !bytes.HasPrefix(answers[0], answers[1]) && !bytes.HasPrefix(answers[1], answers[0]) {
+				t.Errorf("at once %q, in pieces %q", answers[0], answers[1])
+			}
+			eventually(t, "no flow is left", func() bool { return p.flows.Len() == 0 && p.Stats().Handshakes == 0 })
+		}
+	})
+}

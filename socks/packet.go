@@ -32,12 +32,18 @@ type addrPortConn interface {
 // packetHold is how long a reader keeps its buffer without traffic.
 const packetHold = time.Second
 
-// packetSocket reads and writes datagrams. Where the socket is the kernel's, a
-// reader that has nothing to read holds no buffer.
+// readWaiter is a PacketConn that can be waited for without a buffer.
+type readWaiter interface {
+	// WaitRead returns when ReadFrom would not block, or has failed.
+	WaitRead() error
+}
+
+// packetSocket reads and writes datagrams. Where the socket can be waited for,
+// a reader that has had nothing to read for a while holds no buffer.
 type packetSocket struct {
 	net.PacketConn
-	fast addrPortConn    // nil when it has no such methods
-	raw  syscall.RawConn // nil when it is not the kernel's
+	fast     addrPortConn // nil when it has no such methods
+	waitRead func() error // nil when it can't be waited for
 
 	// These belong to the reader.
 	buf  *packetBuffer
@@ -47,8 +53,13 @@ type packetSocket struct {
 func newPacketSocket(pc net.PacketConn) *packetSocket {
 	s := &packetSocket{PacketConn: pc}
 	s.fast, _ = pc.(addrPortConn)
-	if u, ok := pc.(*net.UDPConn); ok {
-		s.raw, _ = u.SyscallConn()
+	switch pc := pc.(type) {
+	case *net.UDPConn:
+		if raw, err := pc.SyscallConn(); err == nil {
+			s.waitRead = func() error { return raw.Read(pending) }
+		}
+	case readWaiter:
+		s.waitRead = pc.WaitRead
 	}
 	return s
 }
@@ -75,7 +86,7 @@ func (s *packetSocket) read() (buf *packetBuffer, n int, from netip.AddrPort, er
 			s.busy = true
 			return s.buf, n, from, nil
 		}
-		if s.raw == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if s.waitRead == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, 0, from, err
 		}
 		if s.busy { // the deadline was for idleness, and there was none
@@ -90,11 +101,11 @@ func (s *packetSocket) read() (buf *packetBuffer, n int, from netip.AddrPort, er
 // wait waits, without a buffer, until there is something to read, and sets the
 // deadline until which a buffer is then held.
 func (s *packetSocket) wait() error {
-	if s.raw == nil {
+	if s.waitRead == nil {
 		return nil
 	}
 	s.SetReadDeadline(noDeadline)
-	if err := s.raw.Read(pending); err != nil {
+	if err := s.waitRead(); err != nil {
 		return err
 	}
 	s.busy = false
