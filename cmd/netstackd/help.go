@@ -32,5 +32,8 @@ func help(c command, options []daemon.Option) string {
 	if len(options) > 0 {
 		fmt.Fprintf(&b, "  --%-25s %s\n", "config FILE", "YAML with the same names; flags override it")
 	}
+	if c.name == "run" {
+		b.WriteString("SOCKS limits: 8192 handshakes and 8192 dials under way per client, 16384 in all\n")
+	}
 	return b.String()
 }

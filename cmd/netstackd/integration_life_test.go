@@ -198,7 +198,7 @@ func TestIntegrationTUNFd(t *testing.T) {
 		t.Run(fmt.Sprintf("vnet_hdr=%v", flags != 0), func(t *testing.T) {
 			n := testnet.New(t)
 			fd := openTUN(t, n.A, "adopted0", flags)
-			cmd := n.A.Command(t.Context(), program.Path(t), append(routes(), "--tun-fd", "3")...)
+			cmd := n.A.Command(t.Context(), program.Path(t), append(routes(), "--tun-fd", "3", "--drain", "0s")...)
 			cmd.ExtraFiles = []*os.File{fd}
 			d := testnet.StartCommand(t, cmd)
 			port := n.B.ServeTCP(t, ":0", testnet.Echo)

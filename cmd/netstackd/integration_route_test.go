@@ -81,7 +81,7 @@ func TestIntegrationOldConnectionsSurvive(t *testing.T) {
 		incoming := inbound(2)
 		exchange(t, incoming, "before")
 
-		d := n.A.Start(t, program.Path(t), routes()...)
+		d := n.A.Start(t, program.Path(t), append(routes(), "--drain", "0s")...)
 		exchange(t, outgoing, "outgoing, with the route in place")
 		exchange(t, incoming, "incoming, with the route in place")
 		exchange(t, inbound(3), "a new one to the host's own service")
@@ -117,7 +117,7 @@ func TestIntegrationReversePathFilter(t *testing.T) {
 	n := testnet.New(t)
 	n.A.Run(t, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf."+testnet.Device+".rp_filter=1")
 	tcp := n.B.ServeTCP(t, ":0", testnet.Echo)
-	cmd := n.A.Command(t.Context(), program.Path(t), routes()...)
+	cmd := n.A.Command(t.Context(), program.Path(t), append(routes(), "--drain", "0s")...)
 	d := testnet.Launch(t, cmd)
 	select {
 	case <-d.Ready():
