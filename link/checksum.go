@@ -64,6 +64,12 @@ func checksumValid(pkt *stack.PacketBuffer) bool {
 		if u.Checksum() == 0 { // not used; IPv6 forbids it (RFC 8200 §8.1)
 			return pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber
 		}
+		// What the datagram's own length leaves out is not covered (RFC 768).
+		if length := int(u.Length()); length < n {
+			b, ok := pkt.Data().PullUp(hdrLen + length)
+			return ok && length >= header.UDPMinimumSize &&
+				checksum.Checksum(b[hdrLen:], header.PseudoHeaderChecksum(proto, src, dst, uint16(length))) == 0xffff
+		}
 	default:
 		return true
 	}
