@@ -54,7 +54,8 @@ type Program struct {
 	// Up is what ip(8) is given once it is ready, a command a line.
 	Up []string
 	// Attach, in place of TUN, gives the program a namespace to serve: {pid} in
-	// its strings is a process in there, {netns} its namespace's file.
+	// its strings is a process in there, {netns} its namespace's file (open
+	// already: a program that drops its privileges may not open it).
 	Attach bool
 	Paths  []Path
 }

@@ -122,7 +122,7 @@ func (l *lab) connect(ctx context.Context) error {
 		fmt.Sprintf("link add %s type veth peer name %s netns %d", veth, veth, l.server.cmd.Process.Pid),
 		"addr add 10.77.0.1/24 dev " + veth,
 		"link set " + veth + " up",
-		"route add 10.128.0.0/9 via 10.77.0.2",
+		"route add default via 10.77.0.2",
 	}, "\n")}
 	b := Setup{Sysctls: []string{ports}, IP: strings.Join([]string{
 		"link set lo up",
@@ -178,16 +178,23 @@ func (l *lab) start(ctx context.Context, r *runner) (err error) {
 		return err
 	}
 	pid := os.Getpid()
+	var netns []*os.File
 	if r.Attach {
 		if r.client, err = startAgent(ctx, true); err != nil {
 			return err
 		}
 		r.own, pid = true, r.client.cmd.Process.Pid
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		netns = append(netns, f)
 		if err := r.client.call("Configure", Setup{IP: "link set lo up"}, &Nothing{}); err != nil {
 			return err
 		}
 	}
-	if r.process, err = startProgram(ctx, r.expand(dir, pid), dir); err != nil {
+	if r.process, err = startProgram(ctx, r.expand(dir, pid), dir, netns); err != nil {
 		return err
 	}
 	if r.Attach {
@@ -206,7 +213,7 @@ func (l *lab) start(ctx context.Context, r *runner) (err error) {
 // expand fills in what a Program's strings leave open.
 func (r *runner) expand(dir string, pid int) Program {
 	fill := strings.NewReplacer("{dest}", r.dest.String(), "{veth}", veth, "{dir}", dir,
-		"{pid}", strconv.Itoa(pid), "{netns}", fmt.Sprintf("/proc/%d/ns/net", pid))
+		"{pid}", strconv.Itoa(pid), "{netns}", fmt.Sprintf("/proc/self/fd/%d", helperFD))
 	p := r.Program
 	p.Files = map[string]string{}
 	for name, text := range r.Files {

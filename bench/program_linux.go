@@ -33,8 +33,8 @@ type process struct {
 // readyWithin is how long a program may take to start.
 const readyWithin = 20 * time.Second
 
-// startProgram starts p and waits until it is ready.
-func startProgram(ctx context.Context, p Program, dir string) (*process, error) {
+// startProgram starts p with open files, from 3 on, and waits until it is ready.
+func startProgram(ctx context.Context, p Program, dir string, files []*os.File) (*process, error) {
 	for name, text := range p.Files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
@@ -48,6 +48,7 @@ func startProgram(ctx context.Context, p Program, dir string) (*process, error) 
 	q.cmd = exec.Command(p.Command[0], p.Command[1:]...)
 	q.cmd.Dir = dir
 	q.cmd.Stdout, q.cmd.Stderr = w, w
+	q.cmd.ExtraFiles = files
 	q.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	err = q.cmd.Start()
 	w.Close()

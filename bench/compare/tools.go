@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"netstackd/bench"
+)
+
+// Names of paths. Those that begin alike are one program's: its best counts.
+const (
+	ours      = bench.TransparentPath
+	ours1500  = "transparent 1500"
+	tun2socks = "tun2socks"
+	singBox   = "sing-box"
+	viaSOCKS  = " SOCKS"
+)
+
+// throughput are the tests that depend on the MTU most: they are run at more of
+// them, to find each program's best.
+func throughput() []string { return []string{"up1", "up8", "down1", "down8"} }
+
+// turns are the tests that are about a path and not about a program at rest.
+func turns() []string {
+	return append(throughput(), "request", "connect", "echo", "single", "train")
+}
+
+// overTCP are the tests of a proxy that carries no UDP.
+func overTCP() []string { return append(throughput(), "request", "connect") }
+
+// programs are all that take part, or those whose names begin with one of only.
+func (t *tools) programs(only []string) []bench.Program {
+	all := []bench.Program{
+		bench.Netstackd(t.netstackd),
+		t.netstackd1500(),
+		t.tun2socksAt(65000, nil), t.tun2socksAt(9000, throughput()), t.tun2socksAt(1500, turns()),
+		t.singBoxAt(65000, nil), t.singBoxAt(9000, throughput()), t.singBoxAt(1500, turns()),
+		t.singBoxSOCKS(),
+	}
+	if t.microsocks != "" {
+		all = append(all, bench.Program{
+			Name:    "microsocks",
+			Command: []string{t.microsocks, "-i", "127.0.0.1", "-p", "1091"},
+			Listen:  "127.0.0.1:1091",
+			Paths:   []bench.Path{{Name: "microsocks", SOCKS: "127.0.0.1:1091", Tests: overTCP()}},
+		})
+	}
+	if t.danted != "" {
+		all = append(all, t.dante())
+	}
+	if t.pasta != "" {
+		all = append(all, bench.Program{
+			Name: "pasta", Attach: true,
+			Command: []string{t.pasta, "--foreground", "--quiet", "--ipv4-only", "--config-net", "--interface", "{veth}",
+				"--runas", "0", "--netns-only", "--netns", "{netns}"}, // a namespace that root made needs root
+			Paths: []bench.Path{{Name: "pasta", Tests: turns()}},
+		})
+	}
+	if t.slirp != "" {
+		all = append(all, bench.Program{
+			Name: "slirp4netns", Attach: true,
+			Command: []string{t.slirp, "--configure", "--mtu=65520", "{pid}", "tap0"},
+			Paths:   []bench.Path{{Name: "slirp4netns", Tests: turns()}},
+		})
+	}
+	return slices.DeleteFunc(all, func(p bench.Program) bool {
+		return len(only) > 0 && !slices.ContainsFunc(only, func(s string) bool { return strings.HasPrefix(p.Name, s) })
+	})
+}
+
+func (t *tools) netstackd1500() bench.Program {
+	p := bench.Netstackd(t.netstackd, "--tun", "netstackd1500", "--mtu", "1500", "--address", "198.18.0.5/30",
+		"--socks", "off", "--socks-stack", "0")
+	p.Name, p.TUN = "netstackd 1500", "netstackd1500"
+	p.Paths = []bench.Path{{Name: ours1500, Tests: turns()}}
+	return p
+}
+
+func (t *tools) tun2socksAt(mtu int, tests []string) bench.Program {
+	name := fmt.Sprintf("t2s%d", mtu)
+	return bench.Program{
+		Name: fmt.Sprintf("%s %d", tun2socks, mtu),
+		Command: []string{t.tun2socks, "-device", "tun://" + name, "-mtu", fmt.Sprint(mtu),
+			"-proxy", "direct://", "-interface", "{veth}", "-loglevel", "error"},
+		TUN: name,
+		Up: []string{
+			fmt.Sprintf("addr add 198.19.%d.1/30 dev %s", mtu%250, name),
+			"link set " + name + " up",
+			"route add {dest} dev " + name,
+		},
+		Paths: []bench.Path{{Name: fmt.Sprintf("%s %d", tun2socks, mtu), Tests: tests}},
+	}
+}
+
+func (t *tools) singBoxAt(mtu int, tests []string) bench.Program {
+	name := fmt.Sprintf("sb%d", mtu)
+	return bench.Program{
+		Name:    fmt.Sprintf("%s %d", singBox, mtu),
+		Command: []string{t.singBox, "run", "-c", "{dir}/sing-box.json"},
+		Files: map[string]string{"sing-box.json": fmt.Sprintf(`{
+  "log": {"level": "error"},
+  "inbounds": [{"type": "tun", "tag": "in", "interface_name": %q, "address": ["172.19.%d.1/30"],
+                "mtu": %d, "auto_route": false, "stack": "gvisor"}],
+  "outbounds": [{"type": "direct", "tag": "out", "bind_interface": "{veth}"}],
+  "route": {"final": "out"}
+}`, name, mtu%250, mtu)},
+		TUN:   name,
+		Up:    []string{"route add {dest} dev " + name},
+		Paths: []bench.Path{{Name: fmt.Sprintf("%s %d", singBox, mtu), Tests: tests}},
+	}
+}
+
+func (t *tools) singBoxSOCKS() bench.Program {
+	return bench.Program{
+		Name:    singBox + viaSOCKS,
+		Command: []string{t.singBox, "run", "-c", "{dir}/sing-box.json"},
+		Files: map[string]string{"sing-box.json": `{
+  "log": {"level": "error"},
+  "inbounds": [{"type": "socks", "tag": "in", "listen": "127.0.0.1", "listen_port": 1090}],
+  "outbounds": [{"type": "direct", "tag": "out"}]
+}`},
+		Listen: "127.0.0.1:1090",
+		Paths:  []bench.Path{{Name: singBox + viaSOCKS, SOCKS: "127.0.0.1:1090", Tests: turns()}},
+	}
+}
+
+func (t *tools) dante() bench.Program {
+	return bench.Program{
+		Name:    "dante",
+		Command: []string{t.danted, "-f", "{dir}/danted.conf"},
+		Files: map[string]string{"danted.conf": `logoutput: stderr
+errorlog: stderr
+internal: 127.0.0.1 port = 1092
+external: {veth}
+clientmethod: none
+socksmethod: none
+user.privileged: root
+user.unprivileged: nobody
+client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
+socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
+`},
+		Listen: "127.0.0.1:1092",
+		Paths:  []bench.Path{{Name: "dante", SOCKS: "127.0.0.1:1092", Tests: overTCP()}},
+	}
+}
