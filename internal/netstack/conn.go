@@ -29,6 +29,8 @@ type Conn struct {
 	readDDL  deadline
 	writeDDL deadline
 
+	sendMu sync.Mutex // keeps the send buffer from shrinking during a ReceiveFrom
+
 	errMu sync.Mutex
 	err   error // the first fatal error; gVisor forgets it once it was read
 }
@@ -101,8 +103,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 func (c *Conn) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
-		p := slicePayload(b[done:])
+		var p slicePayload
 		n, err := c.wait(&c.writeDDL, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func() (int, error) {
+			// Anew each time: gVisor empties it before it looks whether another
+			// writer has left room.
+			p = slicePayload(b[done:])
 			n, terr := c.ep.Write(&p, tcpip.WriteOptions{})
 			if terr != nil {
 				if err := c.fatal(); err != nil {

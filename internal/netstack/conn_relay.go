@@ -99,6 +99,8 @@ func (c *Conn) readError(terr tcpip.Error) error {
 func (c *Conn) ReceiveFrom(fd, max int) (int, error) {
 	r := &c.relay.recv
 	r.fd, r.left, r.err = fd, max, nil
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
 	n, terr := c.ep.Write(r, tcpip.WriteOptions{})
 	switch {
 	case r.err != nil:

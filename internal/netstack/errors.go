@@ -21,7 +21,9 @@ func Errno(err tcpip.Error) error {
 		return unix.ECONNABORTED
 	case *tcpip.ErrAddressFamilyNotSupported, *tcpip.ErrUnknownProtocol:
 		return unix.EAFNOSUPPORT
-	case *tcpip.ErrAlreadyBound, *tcpip.ErrInvalidEndpointState, *tcpip.ErrInvalidOptionValue, *tcpip.ErrBadBuffer:
+	case *tcpip.ErrAlreadyBound, *tcpip.ErrInvalidEndpointState, *tcpip.ErrInvalidOptionValue, *tcpip.ErrBadBuffer,
+		*tcpip.ErrInvalidPortRange, *tcpip.ErrMalformedHeader, *tcpip.ErrMissingRequiredFields,
+		*tcpip.ErrMulticastInputCannotBeOutput, *tcpip.ErrQueueSizeNotSupported:
 		return unix.EINVAL
 	case *tcpip.ErrAlreadyConnected:
 		return unix.EISCONN
@@ -45,8 +47,10 @@ func Errno(err tcpip.Error) error {
 		return unix.ECONNRESET
 	case *tcpip.ErrDestinationRequired:
 		return unix.EDESTADDRREQ
-	case *tcpip.ErrDuplicateAddress:
+	case *tcpip.ErrDuplicateAddress, *tcpip.ErrDuplicateNICID:
 		return unix.EEXIST
+	case *tcpip.ErrEndpointBusy:
+		return unix.EBUSY
 	case *tcpip.ErrHostDown:
 		return unix.EHOSTDOWN
 	case *tcpip.ErrHostUnreachable:
@@ -57,8 +61,14 @@ func Errno(err tcpip.Error) error {
 		return unix.ENETUNREACH
 	case *tcpip.ErrNoBufferSpace:
 		return unix.ENOBUFS
-	case *tcpip.ErrNoPortAvailable:
-		return unix.EAGAIN
+	case *tcpip.ErrNoPortAvailable: // as connect(2) has it
+		return unix.EADDRNOTAVAIL
+	case *tcpip.ErrNoNet:
+		return unix.ENONET
+	case *tcpip.ErrNoSuchFile:
+		return unix.ENOENT
+	case *tcpip.ErrInvalidNICID, *tcpip.ErrUnknownDevice, *tcpip.ErrUnknownNICID:
+		return unix.ENODEV
 	case *tcpip.ErrNotConnected:
 		return unix.ENOTCONN
 	case *tcpip.ErrNotSupported, *tcpip.ErrUnknownProtocolOption:

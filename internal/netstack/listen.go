@@ -76,6 +76,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		ep, wq, terr := l.ep.Accept(nil)
 		if terr == nil {
+			// One signal may stand for several connections, and several may wait.
+			select {
+			case l.ready <- struct{}{}:
+			default:
+			}
 			return l.s.newConn(ep, wq), nil
 		}
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {

@@ -34,6 +34,9 @@ func (c *Conn) limitBuffers(limit int64) {
 	if o.GetReceiveBufferSize() > limit {
 		o.SetReceiveBufferSize(limit, true)
 	}
+	// What a ReceiveFrom under way has taken from its socket must find room.
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
 	if o.GetSendBufferSize() > limit {
 		o.SetSendBufferSize(limit, true)
 	}

@@ -116,6 +116,9 @@ func (c *PacketConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 }
 
 func (c *PacketConn) opError(op string, err error) error {
+	if c.closed.Load() { // while the endpoint was at work
+		err = net.ErrClosed
+	}
 	return &net.OpError{Op: op, Net: "udp", Source: c.addr, Err: err}
 }
 
