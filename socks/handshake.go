@@ -75,6 +75,9 @@ func (c *client) authenticate(ctx context.Context, up UserPass) bool {
 	if c.cfg.Auth == nil {
 		return true
 	}
+	// The time for a handshake also bounds the wait for a core to hash on.
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
+	defer cancel()
 	if !c.cfg.Auth.Verify(ctx, up) {
 		c.stats.badAuth.Add(1)
 		c.log("wrong credentials", "", nil)

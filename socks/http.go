@@ -181,7 +181,9 @@ func (w *web) authenticate(r *http.Request) (user string, ok bool) {
 		return "", false
 	}
 	user, pass, found := strings.Cut(string(text), ":")
-	if !found || !w.svc.cfg.Auth.Verify(r.Context(), UserPass{User: user, Pass: pass}) {
+	ctx, cancel := context.WithTimeout(r.Context(), w.svc.cfg.HandshakeTimeout)
+	defer cancel()
+	if !found || !w.svc.cfg.Auth.Verify(ctx, UserPass{User: user, Pass: pass}) {
 		return "", false
 	}
 	return user, true
