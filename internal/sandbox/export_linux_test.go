@@ -1,5 +1,12 @@
 package sandbox
 
+import (
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
 // For tests of what needs a kernel that says no.
 var (
 	ExplainClone  = explainClone
@@ -7,3 +14,22 @@ var (
 	ExplainTUN    = explainTUN
 	ExplainMount  = explainMount
 )
+
+// Relay is relay.
+type Relay struct{ r *relay }
+
+const (
+	RelayDelay  = relayDelay
+	RelayMemory = relayMemory
+)
+
+func NewRelay() Relay { return Relay{newRelay()} }
+
+// Stop ends its receiving of signals.
+func (r Relay) Stop() { signal.Stop(r.r.own) }
+
+func (r Relay) Got(sig unix.Signal, now time.Time)        { r.r.got(sig, now) }
+func (r Relay) Due(now time.Time, send func(unix.Signal)) { r.r.due(now, send) }
+func (r Relay) Asked(sig unix.Signal, grouped bool, now time.Time, send func(unix.Signal)) {
+	r.r.asked(sig, grouped, now, send)
+}

@@ -48,7 +48,7 @@ func (s *Sandbox) Wait(ctx context.Context) (int, error) {
 				// The shell waits for this process and not for the command.
 				// SIGCONT ends this, for us and, from the shell or from
 				// passSignals, for the command.
-				_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+				stopSelf(unix.Signal(m.Signal))
 			}
 		case opDialed:
 			s.calls.answer(m, fds)
