@@ -1,7 +1,10 @@
 package link
 
 import (
+	"context"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -18,12 +21,54 @@ type writer struct {
 func (e *Endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	w := e.writers.Get().(*writer)
 	for _, pkt := range pkts.AsSlice() {
-		o := egressOffload(pkt)
-		w.bufs = appendPacket(w.bufs[:0], pkt)
-		e.write(w, pkt.Hash, &o)
+		if opensTCP(pkt) {
+			pkt.IncRef()
+			if e.late.TryPut(pkt) {
+				continue
+			}
+			pkt.DecRef()
+		}
+		e.writePacket(w, pkt)
 	}
 	e.release(w)
 	return pkts.Len(), nil
+}
+
+func (e *Endpoint) writePacket(w *writer, pkt *stack.PacketBuffer) {
+	o := egressOffload(pkt)
+	w.bufs = appendPacket(w.bufs[:0], pkt)
+	// Refused is lost, and counted in write.
+	_ = e.write(w, pkt.Hash, &o)
+}
+
+// opensTCP reports whether the packet is a SYN, with or without ACK.
+func opensTCP(pkt *stack.PacketBuffer) bool {
+	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
+		return false
+	}
+	h := header.TCP(pkt.TransportHeader().Slice())
+	return len(h) >= header.TCPMinimumSize && h.Flags()&header.TCPFlagSyn != 0
+}
+
+// writeLate writes packets that open connections. gVisor sends those under a
+// lock of the connection that its segment processor spins on, and the answer
+// to a SYN-ACK is there before the write has returned: without this goroutine
+// in between, a core is busy waiting for as long as the system call takes.
+func (e *Endpoint) writeLate() {
+	var batch [16]*stack.PacketBuffer
+	w := new(writer)
+	for {
+		n, err := e.late.Get(context.Background(), batch[:])
+		if err != nil {
+			return
+		}
+		for i, pkt := range batch[:n] {
+			e.writePacket(w, pkt)
+			pkt.DecRef()
+			batch[i] = nil
+		}
+		clear(w.bufs)
+	}
 }
 
 // WriteRaw writes one whole IP packet, gathered from bufs, past the stack.

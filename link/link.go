@@ -9,6 +9,7 @@
 //
 //	device ─read─► reader ─► queue.Queue ─► deliverer ─► NetworkDispatcher
 //	device ◄─write─ WritePackets, WriteRaw (on the caller's goroutine)
+//	device ◄─write─ queue.Queue ◄─ WritePackets (TCP SYN and SYN-ACK only)
 //
 // When the queue is full its reader waits, so that the kernel's own transmit
 // queue is the one place where packets drop, and the kernel counts them.
@@ -19,8 +20,8 @@
 // gather write for the kernel to segment. Checksums are left to the kernel
 // wherever its header allows.
 //
-// Egress has no queue of its own: a packet is written by the goroutine that
-// produced it. A write to a TUN does not wait (the kernel queues or drops), so
+// Egress has no queue of its own, but for packets that open a connection (see
+// writeLate): a packet is written by the goroutine that produced it. A write to a TUN does not wait (the kernel queues or drops), so
 // the endpoint lock that gVisor's TCP holds there is held no longer than the
 // copy takes.
 package link
@@ -95,7 +96,8 @@ type Endpoint struct {
 	mtu atomic.Uint32
 
 	counters counters
-	writers  sync.Pool // *writer
+	writers  sync.Pool                         // *writer
+	late     *queue.Queue[*stack.PacketBuffer] // see writeLate
 
 	mu         sync.Mutex
 	dispatcher stack.NetworkDispatcher // nil unless attached
@@ -126,6 +128,7 @@ func New(dev Device, cfg Config) (*Endpoint, error) {
 		cfg.Batch = 64
 	}
 	e := &Endpoint{dev: dev, cfg: cfg, done: make(chan struct{})}
+	e.late = queue.New[*stack.PacketBuffer](cfg.QueueLen)
 	e.mtu.Store(uint32(mtu))
 	e.writers.New = func() any { return new(writer) }
 	if dev.VNetHdr() {
@@ -156,6 +159,7 @@ func (e *Endpoint) Attach(d stack.NetworkDispatcher) {
 	if cancel != nil {
 		cancel()
 	}
+	e.late.Close()
 	// The device's own close error has nobody to go to: it is the last that is
 	// done with it, and what it held is freed either way.
 	_ = e.dev.Close()
@@ -166,6 +170,7 @@ func (e *Endpoint) Attach(d stack.NetworkDispatcher) {
 func (e *Endpoint) start(d stack.NetworkDispatcher) {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
+	e.wg.Go(e.writeLate)
 	for i := range e.dev.Queues() {
 		q := queue.New[*stack.PacketBuffer](e.cfg.QueueLen)
 		e.wg.Go(func() { e.read(ctx, i, q) })
