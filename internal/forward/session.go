@@ -72,6 +72,7 @@ type session struct {
 
 	mu      sync.Mutex
 	state   sessionState
+	why     reason  // when refusing
 	out     carrier // set when open
 	flow    *flow.Flow
 	users   int    // who is using out, so that it can't be destroyed
@@ -85,6 +86,7 @@ type sessionState uint8
 const (
 	opening sessionState = iota
 	open
+	refusing // it could not be opened, and tells so for a while
 	closed
 )
 
@@ -102,6 +104,14 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 		s.mu.Unlock()
 		s.flush(false)
 		s.mu.Lock()
+	}
+	if s.state == refusing {
+		why := s.why
+		s.mu.Unlock()
+		s.u.counters.droppedSend.Add(1)
+		q := quoteOf(p)
+		s.u.localError(s.hash, errorFor(p.Dst, why, 0), &q)
+		return
 	}
 	if s.state == closed || (s.pending != nil && s.pending.n == batchLen) {
 		s.mu.Unlock()

@@ -139,8 +139,12 @@ func (s *session) opened(out carrier) {
 	s.leave()
 }
 
+// refuseFor is how long a session that an upstream refused goes on refusing by
+// itself, so that not each datagram makes the upstream do so.
+const refuseFor = time.Second
+
 // fail tells the application that its first datagrams go nowhere, and ends the
-// session: the next datagram tries again.
+// session, at once or in a while.
 func (s *session) fail(err error) {
 	why, ok := reasonOf(err)
 	if !ok && s.meta.Network == "udp" {
@@ -152,8 +156,16 @@ func (s *session) fail(err error) {
 			s.refuse(&b.list[i], why)
 		}
 	}
+	wait := ok && !s.u.inline && s.state == opening
+	if wait {
+		s.state, s.why = refusing, why
+	}
 	s.mu.Unlock()
-	s.close()
+	if wait {
+		time.AfterFunc(refuseFor, s.close)
+	} else {
+		s.close()
+	}
 	s.leave()
 }
 

@@ -96,6 +96,10 @@ func (u *UDP) listen(ctx context.Context, s *session) (carrier, error) {
 
 // HandlePacket implements netstack.PacketHandler for UDP.
 func (u *UDP) HandlePacket(p *netstack.Packet) bool {
+	if len(p.Transport) < udpLen {
+		u.counters.droppedInvalid.Add(1)
+		return true
+	}
 	src := netip.AddrPortFrom(p.Src, be16(p.Transport))
 	dst := netip.AddrPortFrom(p.Dst, be16(p.Transport[2:]))
 	n := int(be16(p.Transport[4:])) - udpLen

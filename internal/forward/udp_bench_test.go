@@ -3,6 +3,7 @@ package forward_test
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"unsafe"
@@ -100,4 +101,83 @@ func benchBareUp(b *testing.B, size, batch, segs int) {
 			}
 		}
 	}
+}
+
+// BenchmarkUDPDown receives bursts of 16 datagrams, beside a bare loop of the
+// system calls that send and receive them.
+func BenchmarkUDPDown(b *testing.B) {
+	for _, size := range []int{64, 1200} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			l := countLink{make(chan int, 1024)}
+			r := newRigOn(b, l, rigConfig{dialer: &hostDialer{}, udp: forward.UDPConfig{Inline: true}})
+			srv := listen(b, "127.0.0.1")
+			r.send(appPacket{src: families[0].app, dst: srv.addr, payload: []byte("x")})
+			_, to := srv.next(b)
+			burst := newBurst(to, size)
+			fd := descriptor(b, srv.UDPConn)
+			b.ReportAllocs()
+			b.SetBytes(burstLen * int64(size))
+			for b.Loop() {
+				burst.send(b, fd)
+				for n := 0; n < burstLen*size; {
+					n += <-l.got
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("size=%d/bare", size), func(b *testing.B) {
+			srv, c := listen(b, "127.0.0.1"), listen(b, "127.0.0.1")
+			burst, in := newBurst(c.addr, size), newBurst(c.addr, 65536)
+			fd, cfd := descriptor(b, srv.UDPConn), descriptor(b, c.UDPConn)
+			b.SetBytes(burstLen * int64(size))
+			for b.Loop() {
+				burst.send(b, fd)
+				for n := 0; n < burstLen; {
+					k, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, cfd, uintptr(unsafe.Pointer(&in.msgs[0])), burstLen, unix.MSG_DONTWAIT, 0, 0)
+					if errno != 0 {
+						b.Fatal(errno)
+					}
+					n += int(k)
+				}
+			}
+		})
+	}
+}
+
+const burstLen = 16
+
+// burst is a batch of equal datagrams.
+type burst struct {
+	sa   unix.RawSockaddrInet4
+	iovs [burstLen]unix.Iovec
+	msgs [burstLen]mmsghdr
+}
+
+func newBurst(to netip.AddrPort, size int) *burst {
+	x := &burst{sa: unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().As4()}}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&x.sa.Port))[:], to.Port())
+	for i := range x.msgs {
+		x.iovs[i].Base = &make([]byte, size)[0]
+		x.iovs[i].SetLen(size)
+		x.msgs[i].hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&x.sa)), Namelen: unix.SizeofSockaddrInet4, Iov: &x.iovs[i]}
+		x.msgs[i].hdr.SetIovlen(1)
+	}
+	return x
+}
+
+func (x *burst) send(b *testing.B, fd uintptr) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&x.msgs[0])), burstLen, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 || n != burstLen {
+		b.Fatal(n, errno)
+	}
+}
+
+func descriptor(b *testing.B, c *net.UDPConn) (fd uintptr) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := rc.Control(func(f uintptr) { fd = f }); err != nil {
+		b.Fatal(err)
+	}
+	return fd
 }

@@ -31,9 +31,11 @@ type arrival struct {
 
 func newReceiver() *receiver {
 	r := &receiver{}
-	all := make([]byte, recvBatch*maxPacket)
+	// Not a power of two apart, or they would all share a few cache lines.
+	const stride = maxPacket + 1 + 256
+	all := make([]byte, recvBatch*stride)
 	for i := range r.bufs {
-		r.bufs[i] = all[i*maxPacket : (i+1)*maxPacket : (i+1)*maxPacket]
+		r.bufs[i] = all[i*stride:][:maxPacket:maxPacket]
 		r.iovs[i].Base = &r.bufs[i][0]
 		r.iovs[i].SetLen(maxPacket)
 		h := &r.msgs[i].hdr
