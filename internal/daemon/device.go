@@ -39,6 +39,9 @@ func openTUN(cfg Config) (*tun.Device, error) {
 // spareFDs are for listeners, queues, pipes and dials under way.
 const spareFDs = 256
 
+// maxPerClient is how many flows one SOCKS client address may have open.
+const maxPerClient = 16384
+
 // limits raises the soft limit of descriptors to the hard one, takes
 // --max-flows from it, and --max-memory from the machine.
 func limits(cfg *Config) error {

@@ -53,22 +53,22 @@ type carriage struct {
 	host *hostnet.Dialer
 	// allow says who may use the TUN; nil = everybody.
 	allow func(src netip.Addr) bool
-	// refuse says where nothing may go; nil = anywhere. The dialer holds to it
-	// by itself (policy); packets that need no dial are held to it here.
-	refuse func(dst netip.Addr) bool
+	// refuse says where flows may not go; nil = anywhere. The dialer holds to it
+	// by itself; packets that need no dial are held to it by gate.
+	refuse policy
 }
 
 // restrict makes the carriage go nowhere that refuse names; nil changes nothing.
-func (c *carriage) restrict(refuse func(dst netip.Addr) bool) {
+func (c *carriage) restrict(refuse policy) {
 	if refuse == nil {
 		return
 	}
 	c.refuse = refuse
-	p := &policy{dialer: c.dialer, refuse: refuse}
+	d := &restricted{dialer: c.dialer, refuse: refuse}
 	if c.host != nil {
-		p.resolver = c.host
+		d.resolver = c.host
 	}
-	c.dialer = p
+	c.dialer = d
 }
 
 // newEngine makes the parts that need no carriage yet. It owns dev.
@@ -92,7 +92,8 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 	e.relay = relay.New(loop)
 	mem := &memory{budget: cfg.MaxMemory, apply: stack.LimitBuffers}
 	e.flows = flow.NewRegistry(flow.Config{
-		MaxFlows: min(cfg.MaxFlows, mem.maxFlows()),
+		MaxFlows:     min(cfg.MaxFlows, mem.maxFlows()),
+		MaxPerSource: maxPerClient,
 		Changed: func(flows int) {
 			mem.changed(flows)
 			e.reclaim.changed(flows)
@@ -220,6 +221,14 @@ func stackAddresses(cfg Config) []netip.Prefix {
 	return out
 }
 
+// socksDialer is the carriage for a SOCKS server.
+func (c *carriage) socksDialer() dialer {
+	if d, ok := c.dialer.(*restricted); ok {
+		return judgedPackets{d}
+	}
+	return c.dialer
+}
+
 func (c *carriage) allowSource(src, _ netip.AddrPort) bool {
 	return c.allow == nil || c.allow(src.Addr())
 }
@@ -233,10 +242,15 @@ type gate struct {
 }
 
 func (g *gate) HandlePacket(p *netstack.Packet) bool {
-	if (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(p.Dst)) {
+	if (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(packetMeta(p), p.Dst)) {
 		return g.Packets.HandlePacket(p)
 	}
 	quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)
 	g.stack.WriteUnreachable(p.Dst, quote, netstack.AdminProhibited)
 	return true
+}
+
+// packetMeta is as much of a packet's flow as a policy looks at.
+func packetMeta(p *netstack.Packet) *flow.Meta {
+	return &flow.Meta{Source: netip.AddrPortFrom(p.Src, 0), Dest: netip.AddrPortFrom(p.Dst, 0)}
 }

@@ -85,15 +85,17 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		return 0, err
 	}
 	names := dns.New(c.dialer, dns.Config{NoIPv6: cfg.NoIPv6, Logger: log})
-	c.restrict(refusal(cfg))
+	c.restrict(policyOf(cfg, nil))
+	socksCarriage := c
 	c.dialer = sb.Dialer(c.dialer)
 	if err := e.start(cfg, c); err != nil {
 		return 0, err
 	}
-	if err := e.serveDNS(ctx, cfg, names, sb); err != nil {
+	packets, streams := sb.DNS()
+	if err := e.serveDNS(cfg, names, packets, streams); err != nil {
 		return 0, err
 	}
-	front := &frontend{engine: e, cfg: cfg, carriage: c}
+	front := &frontend{engine: e, cfg: cfg, carriage: socksCarriage, names: out}
 	if front.auth, err = credentials(cfg); err != nil {
 		return 0, err
 	}
@@ -123,27 +125,4 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		return sandbox.StatusFailed, cause
 	}
 	return status, err
-}
-
-// serveDNS answers on the stack's addresses, and on what of the sandbox's
-// loopback a program may take for a nameserver.
-func (e *engine) serveDNS(ctx context.Context, cfg Config, s *dns.Server, sb *sandbox.Sandbox) error {
-	conns, listeners := sb.DNS()
-	for _, p := range stackAddresses(cfg) {
-		at := netip.AddrPortFrom(p.Addr(), 53)
-		pc, err := e.stack.ListenUDP(at)
-		if err != nil {
-			return err
-		}
-		ln, err := e.stack.ListenTCP(at)
-		if err != nil {
-			pc.Close()
-			return err
-		}
-		conns, listeners = append(conns, pc), append(listeners, ln)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	e.onClose(cancel)
-	e.serve(func() error { return s.Serve(ctx, conns, listeners) })
-	return nil
 }

@@ -19,6 +19,7 @@ type frontend struct {
 	cfg      Config
 	carriage carriage
 	auth     *socks.Credentials
+	names    resolver // the host's own
 
 	host, stack []net.Listener
 	cancel      context.CancelFunc
@@ -82,9 +83,10 @@ func (f *frontend) start() {
 	}
 	hostCfg := base
 	hostCfg.Inbound = flow.SOCKSHost
-	d := f.carriage.dialer
+	d := f.carriage.socksDialer()
 	if f.cfg.SOCKSEgress == EgressStack {
-		d = e.stack
+		// The host routes what comes out of the TUN, and the host looks up names.
+		d, hostCfg.Resolver = e.stack, f.names
 	}
 	f.serve(ctx, socks.NewServer(d, e.relay, e.flows, hostCfg), f.host)
 
@@ -96,7 +98,7 @@ func (f *frontend) start() {
 	stackCfg.ListenUDP = func(local netip.Addr) (net.PacketConn, error) {
 		return e.stack.ListenUDP(netip.AddrPortFrom(local, 0))
 	}
-	f.serve(ctx, socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg), f.stack)
+	f.serve(ctx, socks.NewServer(f.carriage.socksDialer(), e.relay, e.flows, stackCfg), f.stack)
 
 	if f.auth != nil && f.cfg.Reload != nil {
 		f.serving.Go(func() { f.reload(ctx) })
@@ -113,8 +115,10 @@ func (f *frontend) serve(ctx context.Context, s *socks.Server, on []net.Listener
 	}
 }
 
+// rule judges a flow before it is dialed. Names are judged when they have been
+// looked up.
 func (f *frontend) rule(m *flow.Meta) bool {
-	return f.carriage.refuse == nil || m.Name != "" || !f.carriage.refuse(m.Dest.Addr())
+	return f.carriage.refuse == nil || m.Name != "" || !m.Dest.Addr().IsValid() || !f.carriage.refuse(m, m.Dest.Addr().Unmap())
 }
 
 // reload reads the credentials again each time it is asked to.

@@ -10,49 +10,83 @@ import (
 	"netstackd/internal/flow"
 )
 
-// policy is a dialer that goes to allowed destinations only. Others fail with
-// EACCES, which the application sees as administratively prohibited.
+// A policy says where a flow may not go.
+type policy func(m *flow.Meta, dst netip.Addr) bool
+
+// resolver looks names up.
+type resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// restricted is a dialer that goes where its policy lets it. Other flows fail
+// with EACCES, which the application sees as administratively prohibited.
 //
 // A name is looked up here when there is a resolver, so that it is its
 // addresses that are judged; behind an upstream, names are the upstream's.
-type policy struct {
+type restricted struct {
 	dialer
-	refuse   func(netip.Addr) bool
-	resolver interface {
-		LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-	}
+	refuse   policy
+	resolver resolver
 }
 
 // DialContext implements dialer.
-func (p *policy) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (d *restricted) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if p.refuse(ip.Unmap()) {
+		if d.refuse(m, ip.Unmap()) {
 			return nil, refused(address)
 		}
-		return p.dialer.DialContext(ctx, m, network, address)
+		return d.dialer.DialContext(ctx, m, network, address)
 	}
-	if p.resolver == nil {
-		return p.dialer.DialContext(ctx, m, network, address)
+	if d.resolver == nil {
+		return d.dialer.DialContext(ctx, m, network, address)
 	}
-	ips, err := p.resolver.LookupNetIP(ctx, "ip", host)
+	ips, err := d.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}
 	err = refused(address)
 	for _, ip := range ips {
-		if p.refuse(ip.Unmap()) {
+		if d.refuse(m, ip.Unmap()) {
 			continue
 		}
 		var conn net.Conn
-		if conn, err = p.dialer.DialContext(ctx, m, network, net.JoinHostPort(ip.String(), port)); err == nil {
+		if conn, err = d.dialer.DialContext(ctx, m, network, net.JoinHostPort(ip.String(), port)); err == nil {
 			return conn, nil
 		}
 	}
 	return nil, err
+}
+
+// judgedPackets is a restricted dialer whose UDP sockets hold to the policy by
+// themselves, for SOCKS. The forwarder's packets are judged before it has them
+// (gate), and it wants its sockets bare.
+type judgedPackets struct{ *restricted }
+
+// ListenPacket implements dialer.
+func (d judgedPackets) ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error) {
+	pc, err := d.dialer.ListenPacket(ctx, m, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &judgedConn{pc, m, d.refuse}, nil
+}
+
+type judgedConn struct {
+	net.PacketConn
+	m      *flow.Meta
+	refuse policy
+}
+
+// WriteTo implements net.PacketConn.
+func (c *judgedConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if a, ok := to.(*net.UDPAddr); ok && c.refuse(c.m, a.AddrPort().Addr().Unmap()) {
+		return 0, refused(to.String())
+	}
+	return c.PacketConn.WriteTo(b, to)
 }
 
 func refused(address string) error {
@@ -68,20 +102,27 @@ func lan(a netip.Addr) bool {
 // sharedSpace is between a provider and its customers (RFC 6598).
 var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 
-// refusal returns what exec's flags forbid, or nil if that is nothing.
-func refusal(cfg Config) func(netip.Addr) bool {
-	if !cfg.NoIPv6 && !cfg.Exec.BlockLAN && len(cfg.Exec.Allow) == 0 {
+// policyOf returns what the flags forbid, or nil if that is nothing. Own says
+// which addresses are this host's; nil = all are.
+func policyOf(cfg Config, own func(netip.Addr) bool) policy {
+	x := cfg.Exec
+	if !cfg.NoIPv6 && !x.BlockLAN && len(x.Allow) == 0 && !cfg.Gateway {
 		return nil
 	}
-	return func(a netip.Addr) bool {
-		if cfg.NoIPv6 && a.Is6() || cfg.Exec.BlockLAN && lan(a) {
+	return func(m *flow.Meta, dst netip.Addr) bool {
+		if cfg.NoIPv6 && dst.Is6() || x.BlockLAN && lan(dst) {
 			return true
 		}
-		for _, p := range cfg.Exec.Allow {
-			if p.Contains(a) {
+		// What listens on loopback is for this host alone; a gateway's other
+		// users would reach it through us.
+		if cfg.Gateway && (dst.IsLoopback() || dst.IsUnspecified()) && own != nil && !own(m.Source.Addr().Unmap()) {
+			return true
+		}
+		for _, p := range x.Allow {
+			if p.Contains(dst) {
 				return false
 			}
 		}
-		return len(cfg.Exec.Allow) > 0
+		return len(x.Allow) > 0
 	}
 }

@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 
+	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netcfg"
 	"netstackd/socks"
@@ -52,6 +54,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Interface:   cfg.Interface,
 		DialTimeout: cfg.DialTimeout,
 		NoIPv6:      cfg.NoIPv6,
+		Nameservers: host.Nameservers,
 	})
 	if err := out.Check(ctx); err != nil {
 		return err
@@ -63,11 +66,17 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if !cfg.Gateway {
 		c.allow = host.IsLocal
 	}
-	c.restrict(refusal(cfg))
+	c.restrict(policyOf(cfg, host.IsLocal))
 	if err := e.start(cfg, c); err != nil {
 		return err
 	}
-	front := &frontend{engine: e, cfg: cfg, carriage: c, auth: auth}
+	if cfg.RouteDefault {
+		names := dns.New(c.dialer, dns.Config{Servers: nameservers(host), NoIPv6: cfg.NoIPv6, Logger: log})
+		if err := e.serveDNS(cfg, names, nil, nil); err != nil {
+			return err
+		}
+	}
+	front := &frontend{engine: e, cfg: cfg, carriage: c, auth: auth, names: out}
 	if err := front.listen(); err != nil {
 		front.close()
 		return err
@@ -121,7 +130,14 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 	if cfg.RouteDefault {
 		routes = append(routes[:len(routes):len(routes)], netcfg.DefaultRoutes()...)
 	}
+	var names []netip.Addr
+	if cfg.RouteDefault {
+		for _, p := range stackAddresses(cfg) {
+			names = append(names, p.Addr())
+		}
+	}
 	return netcfg.Config{
+		DNS:            names,
 		Addresses:      cfg.Address,
 		Routes:         routes,
 		Excludes:       cfg.Exclude,
@@ -132,6 +148,18 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 		Mark:           cfg.FWMark,
 		Interface:      cfg.Interface,
 		Log:            log,
+	}
+}
+
+// nameservers returns those that the stack's nameserver asks: the host's, which
+// are not in resolv.conf once that leads back to the stack.
+func nameservers(host *netcfg.Host) func() []netip.AddrPort {
+	file := dns.NewNameservers("/etc/resolv.conf")
+	return func() []netip.AddrPort {
+		if s := host.Nameservers(); len(s) > 0 {
+			return s
+		}
+		return file.Servers()
 	}
 }
 
@@ -161,7 +189,7 @@ func credentials(cfg Config) (*socks.Credentials, error) {
 	}
 	auth, err := socks.NewCredentials(entries, cfg.AuthFile)
 	if err != nil {
-		return nil, fmt.Errorf("--auth-file: %w", err)
+		return nil, err
 	}
 	return auth, nil
 }

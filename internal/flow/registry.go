@@ -18,6 +18,9 @@ var ErrDraining = errors.New("shutting down")
 // Config sets a registry's limits. The zero value has none.
 type Config struct {
 	MaxFlows int // flows at once; 0 = no limit
+	// MaxPerSource limits the flows at once from one source address, other than
+	// transparent ones, which share the host's; 0 = no limit.
+	MaxPerSource int
 	// Changed is called after the number of flows changed, from the goroutine
 	// that opened or closed one, holding no lock. It must not block.
 	Changed func(flows int)
@@ -51,6 +54,7 @@ type Registry struct {
 	drained chan struct{} // signaled when open falls to 0 while draining
 	drain   atomic.Bool
 	limit   atomic.Int64 // MaxFlows, lowered by SetLimit
+	sources sourceCount
 	shards  [shards]shard
 }
 
@@ -78,6 +82,11 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 		r.left()
 		return nil, fmt.Errorf("flow: %w: %d open (--max-flows)", ErrLimit, limit)
 	}
+	if r.counted(&m) && !r.sources.take(m.Source.Addr(), r.cfg.MaxPerSource) {
+		r.refused.Add(1)
+		r.left()
+		return nil, fmt.Errorf("flow: %w: %d open from one address", ErrLimit, r.cfg.MaxPerSource)
+	}
 	f := &Flow{id: r.nextID.Add(1), meta: m, started: time.Now(), reg: r}
 	if kill != nil {
 		f.killer.Store(&kill)
@@ -95,6 +104,11 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 	return f, nil
 }
 
+// counted reports whether a flow is held to MaxPerSource.
+func (r *Registry) counted(m *Meta) bool {
+	return r.cfg.MaxPerSource > 0 && m.Inbound != Transparent
+}
+
 // SetLimit changes how many flows may be open at once; 0 = no limit. Flows
 // that are open already stay.
 func (r *Registry) SetLimit(n int) { r.limit.Store(int64(n)) }
@@ -110,6 +124,9 @@ func (r *Registry) remove(f *Flow) {
 	s.mu.Lock()
 	delete(s.flows, f.id)
 	s.mu.Unlock()
+	if r.counted(&f.meta) {
+		r.sources.give(f.meta.Source.Addr())
+	}
 	r.up.Add(f.up.Load())
 	r.down.Add(f.down.Load())
 	n := r.left()

@@ -37,6 +37,32 @@ func TestRegistryLimit(t *testing.T) {
 	}
 }
 
+func TestRegistryLimitPerSource(t *testing.T) {
+	r := flow.NewRegistry(flow.Config{MaxPerSource: 1})
+	from := func(in flow.Inbound, src string) (*flow.Flow, error) {
+		return r.Open(flow.Meta{Inbound: in, Source: netip.MustParseAddrPort(src)}, nil)
+	}
+	a, err := from(flow.SOCKSHost, "10.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := from(flow.SOCKSStack, "[::ffff:10.0.0.1]:2"); !errors.Is(err, flow.ErrLimit) {
+		t.Fatalf("second of one client: %v, want ErrLimit", err)
+	}
+	if _, err := from(flow.SOCKSHost, "10.0.0.2:1"); err != nil {
+		t.Fatalf("another client: %v", err)
+	}
+	for range 3 {
+		if _, err := from(flow.Transparent, "10.0.0.1:1"); err != nil {
+			t.Fatalf("transparent: %v", err)
+		}
+	}
+	a.Close()
+	if _, err := from(flow.SOCKSHost, "10.0.0.1:3"); err != nil {
+		t.Fatalf("after a close: %v", err)
+	}
+}
+
 func TestRegistryCountersAndKill(t *testing.T) {
 	r := flow.NewRegistry(flow.Config{})
 	killed := 0
