@@ -93,6 +93,25 @@ func (c *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
+// WaitRead waits until a datagram can be read, so that whoever waits needs no
+// buffer yet. Its errors are ReadFrom's.
+func (c *PacketConn) WaitRead() error {
+	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
+	c.wq.EventRegister(&entry)
+	defer c.wq.EventUnregister(&entry)
+	expired := c.readDDL.wait()
+	for c.ep.Readiness(waiter.ReadableEvents) == 0 {
+		select {
+		case <-ready:
+		case <-c.done:
+			return c.opError("read", net.ErrClosed)
+		case <-expired:
+			return c.opError("read", os.ErrDeadlineExceeded)
+		}
+	}
+	return nil
+}
+
 // WriteTo implements net.PacketConn; addr is a *net.UDPAddr.
 func (c *PacketConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	to, ok := addr.(*net.UDPAddr)
