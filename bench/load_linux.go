@@ -156,6 +156,13 @@ func (l *load) close(fd int) {
 	}
 }
 
+// reset closes a connection that may have megabytes under way, so that they
+// don't arrive in the next measurement.
+func (l *load) reset(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	l.close(fd)
+}
+
 // dial connects to the i-th destination.
 func (l *load) dial(i int, port uint16) (int, error) {
 	fd, err := connectTCP(l.dest(i, port), l.SOCKS)

@@ -13,7 +13,7 @@ func (l *load) upload(i int) error {
 	if err != nil {
 		return err
 	}
-	defer l.close(fd)
+	defer l.reset(fd)
 	b := make([]byte, bulkSize)
 	for !l.stopping.Load() {
 		if err := writeFull(fd, b); err != nil {
@@ -28,7 +28,7 @@ func (l *load) download(i int) error {
 	if err != nil {
 		return err
 	}
-	defer l.close(fd)
+	defer l.reset(fd)
 	b := make([]byte, bulkSize)
 	for {
 		n, err := readSome(fd, b)

@@ -122,15 +122,26 @@ func (r *Report) finish() {
 			if kernel == nil || !row.Ratio {
 				continue
 			}
-			var ratios []float64
-			for i := range min(len(c.Values), len(kernel.Values)) {
-				if kernel.Values[i] > 0 {
-					ratios = append(ratios, c.Values[i]/kernel.Values[i])
-				}
+			if ratio := MedianRatio(c.Values, kernel.Values); !math.IsNaN(ratio) {
+				c.Ratio = ratio
 			}
-			c.Ratio = median(ratios)
 		}
 	}
+}
+
+// MedianRatio is the median of what each run's value of a is to its value of
+// b, NaN where there is none.
+func MedianRatio(a, b []float64) float64 {
+	var ratios []float64
+	for i := range min(len(a), len(b)) {
+		if b[i] > 0 {
+			ratios = append(ratios, a[i]/b[i])
+		}
+	}
+	if len(ratios) == 0 {
+		return math.NaN()
+	}
+	return median(ratios)
 }
 
 func median(values []float64) float64 {

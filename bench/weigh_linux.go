@@ -94,12 +94,19 @@ func (l *lab) spread(ctx context.Context, r *route, found map[string]float64) er
 	}
 	// The second half of the range is held, so that none is met twice.
 	many := min(l.cfg.Flows, 30_000)
+	var holders []*agent
+	defer func() {
+		for _, h := range holders {
+			h.close()
+		}
+		_ = wait(ctx, time.Second) // their ends are no part of what comes next
+	}()
 	for _, kind := range []Kind{Hold, HoldUDP} {
 		holder, err := startAgent(ctx, false)
 		if err != nil {
 			return err
 		}
-		defer holder.close()
+		holders = append(holders, holder)
 		first := r.program.dest.Addr().As4()
 		first[2] = 128
 		load := Load{Kind: kind, Conns: many, Dest: addr4(first), Dests: many}

@@ -8,13 +8,13 @@ import (
 	"netstackd/bench"
 )
 
-// Names of paths. Those that begin alike are one program's: its best counts.
+// Names of paths, as patterns where a program has one for each MTU.
 const (
-	ours      = bench.TransparentPath
-	ours1500  = "transparent 1500"
-	tun2socks = "tun2socks"
-	singBox   = "sing-box"
-	viaSOCKS  = " SOCKS"
+	ours         = bench.TransparentPath
+	ours1500     = "transparent 1500"
+	tun2socks    = "tun2socks [0-9]*"
+	singBox      = "sing-box [0-9]*"
+	singBoxSOCKS = "sing-box SOCKS"
 )
 
 // throughput are the tests that depend on the MTU most: they are run at more of
@@ -36,7 +36,7 @@ func (t *tools) programs(only []string) []bench.Program {
 		t.netstackd1500(),
 		t.tun2socksAt(65000, nil), t.tun2socksAt(9000, throughput()), t.tun2socksAt(1500, turns()),
 		t.singBoxAt(65000, nil), t.singBoxAt(9000, throughput()), t.singBoxAt(1500, turns()),
-		t.singBoxSOCKS(),
+		t.singBoxProxy(),
 	}
 	if t.microsocks != "" {
 		all = append(all, bench.Program{
@@ -80,7 +80,7 @@ func (t *tools) netstackd1500() bench.Program {
 func (t *tools) tun2socksAt(mtu int, tests []string) bench.Program {
 	name := fmt.Sprintf("t2s%d", mtu)
 	return bench.Program{
-		Name: fmt.Sprintf("%s %d", tun2socks, mtu),
+		Name: fmt.Sprintf("tun2socks %d", mtu),
 		Command: []string{t.tun2socks, "-device", "tun://" + name, "-mtu", fmt.Sprint(mtu),
 			"-proxy", "direct://", "-interface", "{veth}", "-loglevel", "error"},
 		TUN: name,
@@ -89,14 +89,14 @@ func (t *tools) tun2socksAt(mtu int, tests []string) bench.Program {
 			"link set " + name + " up",
 			"route add {dest} dev " + name,
 		},
-		Paths: []bench.Path{{Name: fmt.Sprintf("%s %d", tun2socks, mtu), Tests: tests}},
+		Paths: []bench.Path{{Name: fmt.Sprintf("tun2socks %d", mtu), Tests: tests}},
 	}
 }
 
 func (t *tools) singBoxAt(mtu int, tests []string) bench.Program {
 	name := fmt.Sprintf("sb%d", mtu)
 	return bench.Program{
-		Name:    fmt.Sprintf("%s %d", singBox, mtu),
+		Name:    fmt.Sprintf("sing-box %d", mtu),
 		Command: []string{t.singBox, "run", "-c", "{dir}/sing-box.json"},
 		Files: map[string]string{"sing-box.json": fmt.Sprintf(`{
   "log": {"level": "error"},
@@ -107,13 +107,13 @@ func (t *tools) singBoxAt(mtu int, tests []string) bench.Program {
 }`, name, mtu%250, mtu)},
 		TUN:   name,
 		Up:    []string{"route add {dest} dev " + name},
-		Paths: []bench.Path{{Name: fmt.Sprintf("%s %d", singBox, mtu), Tests: tests}},
+		Paths: []bench.Path{{Name: fmt.Sprintf("sing-box %d", mtu), Tests: tests}},
 	}
 }
 
-func (t *tools) singBoxSOCKS() bench.Program {
+func (t *tools) singBoxProxy() bench.Program {
 	return bench.Program{
-		Name:    singBox + viaSOCKS,
+		Name:    singBoxSOCKS,
 		Command: []string{t.singBox, "run", "-c", "{dir}/sing-box.json"},
 		Files: map[string]string{"sing-box.json": `{
   "log": {"level": "error"},
@@ -121,7 +121,7 @@ func (t *tools) singBoxSOCKS() bench.Program {
   "outbounds": [{"type": "direct", "tag": "out"}]
 }`},
 		Listen: "127.0.0.1:1090",
-		Paths:  []bench.Path{{Name: singBox + viaSOCKS, SOCKS: "127.0.0.1:1090", Tests: turns()}},
+		Paths:  []bench.Path{{Name: singBoxSOCKS, SOCKS: "127.0.0.1:1090", Tests: turns()}},
 	}
 }
 
