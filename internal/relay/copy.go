@@ -80,8 +80,8 @@ func resetConn(c net.Conn) {
 	case Endpoint:
 		c.Reset()
 		return
-	case *net.TCPConn:
-		_ = c.SetLinger(0)
+	case interface{ SetLinger(seconds int) error }:
+		_ = c.SetLinger(0) // RST instead of FIN (socket(7))
 	}
 	c.Close()
 }

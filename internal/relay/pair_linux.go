@@ -40,6 +40,7 @@ type signals struct {
 	writable bool // may have room
 	hangup   bool // the peer has sent FIN, or the end is broken
 	broken   bool // an error was reported
+	urgent   bool // urgent data came, which splice does not see
 }
 
 // notify records events and has the task look at them.
@@ -58,6 +59,9 @@ func (s *signals) take(events uint32) {
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.hangup = true
+	}
+	if events&unix.EPOLLPRI != 0 {
+		s.urgent, s.readable = true, true
 	}
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		s.broken = true
@@ -95,6 +99,7 @@ type pair struct {
 	task     epoll.Task
 	up, down half
 	killed   atomic.Bool
+	watched  bool // both ends are, from the first run on
 }
 
 // joinPair starts a pair if the relay can work on both ends directly.
@@ -138,13 +143,6 @@ func (p *pair) start() {
 	in, out := p.up.src, p.up.dst
 	// Both are as good as certain to be writable, and if not, they will say so.
 	in.sig().writable, out.sig().writable = true, true
-	err := in.watch()
-	if err == nil {
-		err = out.watch()
-	}
-	if err != nil {
-		p.killed.Store(true)
-	}
 	p.f.OnKill(func() {
 		p.killed.Store(true)
 		p.task.Schedule()
@@ -155,6 +153,14 @@ func (p *pair) start() {
 // run moves what can be moved, and ends the pair when its time has come.
 func (p *pair) run() {
 	in, out := p.up.src, p.up.dst
+	if !p.watched {
+		// Here, since a watch can schedule the task at once, and the task may
+		// close both ends.
+		p.watched = true
+		if errors.Join(in.watch(), out.watch()) != nil {
+			p.killed.Store(true)
+		}
+	}
 	if p.killed.Load() {
 		p.end(true)
 		return

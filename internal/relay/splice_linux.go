@@ -78,6 +78,9 @@ func (r *Relay) pumpSplice(h *half, src, dst *socketEnd, count func(int64)) erro
 			if !src.readable {
 				return nil
 			}
+			if src.urgent { // splice stops before it, as if there were nothing
+				return r.pumpCopy(src, dst, count)
+			}
 			p, err := r.pipes.get()
 			if err != nil { // out of descriptors: slower, but it goes on
 				return r.pumpCopy(src, dst, count)
@@ -121,7 +124,7 @@ func (h *half) fill(r *Relay, src *socketEnd) error {
 	h.pipe = nil
 	switch err {
 	case nil:
-		return io.EOF
+		return src.peekEnd() // EOF, unless there is urgent data
 	case unix.EAGAIN:
 		src.readable = false
 		return nil
@@ -166,8 +169,18 @@ func (r *Relay) pumpCopy(src, dst *socketEnd, count func(int64)) error {
 			return err
 		}
 		// MSG_TRUNC discards from a TCP socket without copying (tcp(7)).
-		if _, _, err := unix.Recvfrom(src.fd, b[:w], unix.MSG_TRUNC|unix.MSG_DONTWAIT); err != nil {
-			return err
+		for left := w; left > 0; {
+			n, _, err := unix.Recvfrom(src.fd, b[:left], unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if n <= 0 {
+				return io.ErrUnexpectedEOF
+			}
+			left -= n
 		}
 		count(int64(w))
 		if moved += w; moved >= budget {
