@@ -61,7 +61,9 @@ const (
 	// relayDelay is how long the helper's copy of a signal may take, once
 	// netstackd has told of its own. The kernel sends both in one go.
 	relayDelay = 50 * time.Millisecond
-	// relayMemory is how long a copy of the helper's waits for netstackd's.
+	// relayMemory is how long a copy of the helper's waits for netstackd's. One
+	// that stops waits for ever: the command may have stopped, and netstackd with
+	// it, before netstackd could tell.
 	relayMemory = 500 * time.Millisecond
 )
 
@@ -94,11 +96,16 @@ func (r *relay) asked(sig unix.Signal, grouped bool, now time.Time, send func(un
 	switch {
 	case !grouped || sig == unix.SIGCONT: // a second SIGCONT does nothing
 		send(sig)
-	case had && now.Sub(at) < relayMemory:
+	case had && (stops(sig) || now.Sub(at) < relayMemory):
 	default:
 		r.waits[sig] = now.Add(relayDelay)
 		r.schedule(now)
 	}
+}
+
+// stops reports whether a signal is one that the terminal stops jobs with.
+func stops(sig unix.Signal) bool {
+	return sig == unix.SIGTSTP || sig == unix.SIGTTIN || sig == unix.SIGTTOU
 }
 
 // due sends those whose time has come.

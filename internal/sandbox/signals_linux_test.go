@@ -102,6 +102,9 @@ func TestRelay(t *testing.T) {
 		{"helper alone, and much later netstackd", []event{
 			{0, true, unix.SIGINT, true}, {old + tick, false, unix.SIGINT, true},
 		}, []unix.Signal{unix.SIGINT}},
+		{"stopped before netstackd told", []event{
+			{0, true, unix.SIGTSTP, true}, {time.Minute, false, unix.SIGTSTP, true},
+		}, nil},
 		{"too late", []event{{0, false, unix.SIGINT, true}, {late + tick, true, unix.SIGINT, true}}, []unix.Signal{unix.SIGINT}},
 		{"continue", []event{{0, true, unix.SIGCONT, true}, {tick, false, unix.SIGCONT, true}}, []unix.Signal{unix.SIGCONT}},
 	} {

@@ -11,9 +11,7 @@ import (
 // the shell says what stopped a job, and gives it to $?. It returns when somebody
 // has continued the process.
 func stopSelf(sig unix.Signal) {
-	switch sig {
-	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-	default:
+	if !stops(sig) {
 		_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
 		return
 	}
