@@ -35,15 +35,16 @@ var rules = map[string]rule{
 	"tun":               {others: []string{sys}},
 	"tun/tuntest":       {ours: []string{"tun"}, others: []string{sys}},
 	"link":              {ours: []string{"queue"}, others: []string{gvisor}},
-	"socks":             {ours: []string{"internal/flow", "internal/relay"}, others: []string{"golang.org/x/crypto/"}},
+	"socks":             {ours: []string{"internal/flow"}, others: []string{"golang.org/x/crypto/"}},
 	"internal/flow":     {},
 	"internal/epoll":    {others: []string{sys}},
 	"internal/relay":    {ours: []string{"internal/flow", "internal/epoll"}, others: []string{sys}},
 	"internal/hostnet":  {ours: []string{"internal/flow"}, others: []string{sys}},
 	"internal/netstack": {ours: []string{"link", "internal/flow"}, others: []string{sys, gvisor}},
-	"internal/forward":  {ours: []string{"internal/netstack", "link", "internal/flow", "internal/epoll", "internal/relay"}, others: []string{sys, gvisor}},
+	"internal/forward":  {ours: []string{"internal/netstack", "link", "internal/flow", "internal/epoll"}, others: []string{sys, gvisor}},
 	"internal/netcfg":   {others: []string{sys, "github.com/vishvananda/netlink"}},
 	"internal/dns":      {ours: []string{"internal/flow"}, others: []string{sys, "golang.org/x/net/dns/dnsmessage"}},
+	"internal/sandbox":  {ours: []string{"internal/flow"}, others: []string{sys}},
 	"cmd/netstackd":     {ours: []string{"internal/daemon", "internal/sandbox", "internal/netcfg", "bench"}, others: []string{"github.com/spf13/pflag", sys}},
 }
 
