@@ -80,10 +80,11 @@ func explainTUN(err error, proc fs.FS) error {
 
 // explainMount says why something couldn't be mounted.
 func explainMount(err error, proc fs.FS) error {
-	if errors.Is(err, unix.EACCES) {
+	explained := explainInside(err, proc)
+	if explained == err && errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("%w: %s", err, mendMount)
 	}
-	return explainInside(err, proc)
+	return explained
 }
 
 // explainInside explains an error of the helper. Under AppArmor's restriction

@@ -37,6 +37,9 @@ func (s *Sandbox) Run(ctx context.Context) error {
 	if err := s.probe(ctx); err != nil {
 		return asError(err)
 	}
+	if s.cfg.JobControl {
+		s.catchSignals()
+	}
 	if _, _, err := s.ask(ctx, message{Op: opStart}, opStarted); err != nil {
 		return asError(err)
 	}

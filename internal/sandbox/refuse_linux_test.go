@@ -103,6 +103,7 @@ func TestExplain(t *testing.T) {
 		{"AppArmor", sandbox.ExplainClone, unix.EACCES, fstest.MapFS{appArmor: file("1")}, "kernel.apparmor_restrict_unprivileged_userns=0"},
 		{"AppArmor inside", sandbox.ExplainInside, unix.EPERM, fstest.MapFS{appArmor: file("1")}, "kernel.apparmor_restrict_unprivileged_userns=0"},
 		{"AppArmor and the TUN", sandbox.ExplainTUN, unix.EPERM, fstest.MapFS{appArmor: file("1")}, "kernel.apparmor_restrict_unprivileged_userns=0"},
+		{"AppArmor and mounts", sandbox.ExplainMount, unix.EACCES, fstest.MapFS{appArmor: file("1")}, "kernel.apparmor_restrict_unprivileged_userns=0"},
 		{"Debian's switch", sandbox.ExplainClone, unix.EPERM, fstest.MapFS{debian: file("0"), appArmor: file("1")}, "kernel.unprivileged_userns_clone=1"},
 		{"a container", sandbox.ExplainClone, unix.EPERM, fstest.MapFS{"self/status": file("Name:\tx\nSeccomp:\t2")}, "seccomp=unconfined"},
 		{"a container, inside", sandbox.ExplainInside, unix.EPERM, fstest.MapFS{"self/status": file("Name:\tx\nSeccomp:\t2")}, "seccomp=unconfined"},

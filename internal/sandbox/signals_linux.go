@@ -26,21 +26,31 @@ func notify(c chan<- os.Signal, signals []os.Signal) {
 	}
 }
 
-// passSignals tells the helper of each signal that this process gets, until the
-// function that it returns is called.
+// catchSignals has signals wait for passSignals, from before the command is
+// there to get them: none may end this process and leave the command alone.
+func (s *Sandbox) catchSignals() {
+	s.signals = make(chan os.Signal, 64)
+	notify(s.signals, passed)
+}
+
+// passSignals tells the helper of each signal that this process got since
+// catchSignals, until the function that it returns is called.
 func (s *Sandbox) passSignals() (stop func()) {
-	signals := make(chan os.Signal, 64)
-	notify(signals, passed)
-	done := make(chan struct{})
+	end, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		for sig := range signals {
-			_ = s.conn.send(message{Op: opSignal, Signal: int(sig.(unix.Signal))})
+		for {
+			select {
+			case sig := <-s.signals:
+				_ = s.conn.send(message{Op: opSignal, Signal: int(sig.(unix.Signal))})
+			case <-end:
+				return
+			}
 		}
 	}()
 	return func() {
-		signal.Stop(signals)
-		close(signals)
+		signal.Stop(s.signals)
+		close(end)
 		<-done
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +29,7 @@ type Sandbox struct {
 	streams []net.Listener
 	proof   atomic.Pointer[proof] // set while Run probes
 	calls   calls
+	signals chan os.Signal // with Config.JobControl, from Run on
 	warn    []string
 }
 
@@ -232,8 +234,12 @@ func (s *Sandbox) Close() error {
 	for _, l := range streams {
 		l.Close()
 	}
+	if s.signals != nil {
+		signal.Stop(s.signals)
+	}
 	_ = s.conn.send(message{Op: opKill}) // it may be gone
 	_ = s.conn.CloseWrite()
 	_ = s.reap()
-	return s.conn.Close()
+	_ = s.conn.Close()
+	return nil
 }

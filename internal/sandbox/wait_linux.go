@@ -27,7 +27,7 @@ func (s *Sandbox) Wait(ctx context.Context) (int, error) {
 		s.conn.SetReadDeadline(time.Now().Add(s.cfg.Grace + hangTime))
 	})
 	defer stop()
-	if s.cfg.JobControl {
+	if s.signals != nil {
 		defer s.passSignals()()
 	}
 	for {
