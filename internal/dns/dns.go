@@ -45,8 +45,8 @@ type Dialer interface {
 // Config of a Server. The zero value forwards to what /etc/resolv.conf says.
 type Config struct {
 	// Servers returns the nameservers, first choice first. It is called for
-	// each query, so that it may follow changes; see Nameservers. Nil follows
-	// /etc/resolv.conf.
+	// each query, so that it may follow changes: Nameservers.Servers, or for a
+	// Dialer that is an upstream Nameservers.Remote. Nil follows /etc/resolv.conf.
 	Servers func() []netip.AddrPort
 
 	// NoIPv6 answers that there are no AAAA records, whatever the name.

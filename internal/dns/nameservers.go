@@ -64,17 +64,40 @@ func parse(conf string) (servers []netip.AddrPort) {
 	return servers
 }
 
-// Remote returns the nameservers to ask through an upstream, for a host that has
-// servers: its own, but for those on its loopback, which can't be reached from
-// there, and after them fallback, for when none of its own can be.
-func Remote(servers, fallback []netip.AddrPort) []netip.AddrPort {
-	remote := slices.DeleteFunc(slices.Clone(servers), func(a netip.AddrPort) bool {
-		return a.Addr().Unmap().IsLoopback() || a.Addr().IsLinkLocalUnicast()
-	})
-	for _, a := range fallback {
-		if !slices.Contains(remote, a) {
-			remote = append(remote, a)
+// uplinks is where systemd-resolved tells which nameservers it asks itself, when
+// resolv.conf names its own on loopback.
+const uplinks = "/run/systemd/resolve/resolv.conf"
+
+// public are nameservers that can be asked from everywhere: Quad9's and
+// Cloudflare's.
+func public() []netip.AddrPort {
+	return []netip.AddrPort{
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 9, 9, 9}), dnsPort),
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{1, 1, 1, 1}), dnsPort),
+	}
+}
+
+// Remote returns the nameservers to ask through an upstream. The host's own come
+// first, for the upstream may be near enough to reach them, but for those on its
+// loopback, which are not the upstream's; where all are, those that systemd-resolved
+// asks. Public ones come last, for when none can be reached from there.
+func (n *Nameservers) Remote() []netip.AddrPort {
+	servers := reachable(n.Servers())
+	if len(servers) == 0 {
+		b, _ := os.ReadFile(uplinks)
+		servers = reachable(parse(string(b)))
+	}
+	for _, a := range public() {
+		if !slices.Contains(servers, a) {
+			servers = append(servers, a)
 		}
 	}
-	return remote
+	return servers
+}
+
+// reachable leaves out addresses that mean something on this host alone.
+func reachable(servers []netip.AddrPort) []netip.AddrPort {
+	return slices.DeleteFunc(servers, func(a netip.AddrPort) bool {
+		return a.Addr().Unmap().IsLoopback() || a.Addr().IsLinkLocalUnicast()
+	})
 }

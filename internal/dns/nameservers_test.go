@@ -55,10 +55,14 @@ func TestNameserversFollow(t *testing.T) {
 	})
 }
 
-func TestRemote(t *testing.T) {
-	own := addrs("127.0.0.53:53", "192.0.2.53:53", "[::1]:53", "[fe80::1%eth0]:53", "[2001:db8::53]:53")
-	got := dns.Remote(own, addrs("192.0.2.99:53", "192.0.2.53:53"))
-	if want := addrs("192.0.2.53:53", "[2001:db8::53]:53", "192.0.2.99:53"); !slices.Equal(got, want) {
+func TestNameserversRemote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	conf := "nameserver 127.0.0.53\nnameserver 192.0.2.53\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 9.9.9.9\n"
+	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := dns.NewNameservers(path).Remote()
+	if want := addrs("192.0.2.53:53", "9.9.9.9:53", "1.1.1.1:53"); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
