@@ -221,6 +221,12 @@ func (s *session) enter() bool {
 	return true
 }
 
+func (s *session) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == closed
+}
+
 func (s *session) leave() {
 	s.mu.Lock()
 	s.leaveLocked()

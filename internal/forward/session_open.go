@@ -34,6 +34,9 @@ func (u *sessionSet) openSession(network string, src, dst netip.AddrPort, hash u
 	if u.idle.add(s) {
 		u.notify()
 	}
+	if s.isClosed() { // killed in between
+		u.idle.remove(s)
+	}
 	if !u.launch(s) {
 		s.close()
 		s.leave()
