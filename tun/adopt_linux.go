@@ -9,10 +9,11 @@ import (
 )
 
 // FromFD adopts the open fds of a TUN, one for each of its queues, whoever
-// made it and in whatever network namespace it is. On success the device owns
-// them; on an error they stay the caller's. They become non-blocking and
-// close-on-exec, also for others who share them. Packets have the form that the fd was
-// set up for: without IFF_VNET_HDR there are no offloads. Of cfg only MTU counts.
+// made it and in whatever network namespace it is. On success it has closed
+// them and has duplicates, which Close closes; on an error they stay the
+// caller's. What they stand for becomes non-blocking, also for others who
+// share it. Packets have the form that the fd was set up for: without
+// IFF_VNET_HDR there are no offloads. Of cfg only MTU counts.
 func FromFD(cfg Config, fds ...int) (*Device, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("tun: no fd to adopt")
@@ -69,7 +70,7 @@ func interfaceOf(fd int) (string, uint16, error) {
 }
 
 // newDevice returns a device on fds, queues of the interface name. On an error
-// it closes none of them.
+// it closes none of them, otherwise all.
 func newDevice(cfg Config, name string, f format, fds []int) (*Device, error) {
 	offloads := 0
 	if f.vnet {
@@ -88,24 +89,23 @@ func newDevice(cfg Config, name string, f format, fds []int) (*Device, error) {
 	}
 	d.offloads = offloads
 	d.control = newControl(fds[0], name, cfg.MTU)
+	closeAll(fds)
 	return d, nil
 }
 
-// assemble makes fds the queues of a device.
+// assemble returns a device on duplicates of fds: what a poller once has, it doesn't give back.
 func assemble(f format, fds []int) (*Device, error) {
+	d := &Device{format: f}
 	for _, fd := range fds {
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return nil, os.NewSyscallError("fcntl", err)
+		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, errors.Join(os.NewSyscallError("fcntl", err), d.closeQueues())
 		}
-		unix.CloseOnExec(fd)
-	}
-	wakeup, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, os.NewSyscallError("eventfd", err)
-	}
-	d := &Device{format: f, wakeup: wakeup}
-	for _, fd := range fds {
-		d.queues = append(d.queues, &queue{handle: newHandle(fd), wakeup: wakeup})
+		q, err := newQueue(own)
+		if err != nil {
+			return nil, errors.Join(err, d.closeQueues())
+		}
+		d.queues = append(d.queues, q)
 	}
 	return d, nil
 }

@@ -29,11 +29,15 @@ func adoptTUN(b *testing.B, plain bool) (*tun.Device, int, *netns) {
 		}
 		return up("bench0")
 	})
-	d, err := tun.FromFD(tun.Config{}, fd)
+	same, err := unix.Dup(fd)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { d.Close() })
+	d, err := tun.FromFD(tun.Config{}, same)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { d.Close(); unix.Close(fd) })
 	return d, fd, ns
 }
 

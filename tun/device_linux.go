@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Device is a TUN device with one or more queues. Its methods may be called
@@ -15,7 +13,6 @@ type Device struct {
 	offloads int // TUN_F_ flags in force
 	queues   []*queue
 	control  *control
-	wakeup   int // eventfd: wakes those who wait when the device closes
 
 	closeOnce sync.Once
 	closeErr  error
@@ -46,18 +43,19 @@ func (d *Device) Close() error {
 }
 
 func (d *Device) shut() error {
-	var errs []error
-	if _, err := unix.Write(d.wakeup, []byte{7: 1}); err != nil {
-		errs = append(errs, err)
-	}
-	for _, q := range d.queues {
-		errs = append(errs, q.close())
-	}
-	errs = append(errs, unix.Close(d.wakeup), d.control.close())
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(d.closeQueues(), d.control.close()); err != nil {
 		return fmt.Errorf("tun: close %s: %w", d.control.name, err)
 	}
 	return nil
+}
+
+// closeQueues closes the queues, once nobody is in a system call on them.
+func (d *Device) closeQueues() error {
+	var errs []error
+	for _, q := range d.queues {
+		errs = append(errs, q.file.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Stats returns the counters, summed over the queues.

@@ -9,6 +9,7 @@ func FromSocket(info, vnet bool, fds ...int) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	closeAll(fds)
 	d.control = &control{name: "socket", mtu: 1500, sock: -1}
 	if vnet {
 		d.offloads = offloadTSO | offloadUSO

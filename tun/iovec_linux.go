@@ -1,7 +1,6 @@
 package tun
 
 import (
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -9,9 +8,6 @@ import (
 
 // maxIovecs is UIO_MAXIOV (linux/uio.h), the most that one call takes.
 const maxIovecs = 1024
-
-// longIovecs are for packets in more pieces than a writer's stack has room for.
-var longIovecs = sync.Pool{New: func() any { return new([maxIovecs]unix.Iovec) }}
 
 // appendIovec appends b unless it is empty.
 func appendIovec(iov []unix.Iovec, b []byte) []unix.Iovec {
@@ -37,9 +33,9 @@ func join(bufs [][]byte, limit int) [][]byte {
 }
 
 // vectored is readv(2) or writev(2), made again when a signal cuts in.
-func vectored(trap uintptr, fd int, iov []unix.Iovec) (int, unix.Errno) {
+func vectored(trap, fd uintptr, iov []unix.Iovec) (int, unix.Errno) {
 	for {
-		n, _, errno := unix.Syscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+		n, _, errno := unix.Syscall(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
 		if errno != unix.EINTR {
 			return int(n), errno
 		}

@@ -1,8 +1,9 @@
 package tun
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "sync"
+
+// writers are used again by all devices, so that writing doesn't allocate.
+var writers = sync.Pool{New: newWriter}
 
 // format is what comes before each packet on the fd, the same on all queues.
 type format struct {
@@ -38,11 +39,6 @@ func (f format) size() int {
 // gives [ErrTruncated]. After [ErrGone] and [os.ErrClosed] no packet will come.
 func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, error) {
 	q := d.queues[queue]
-	if !q.enter() {
-		return 0, errClosed
-	}
-	defer q.leave()
-
 	r := &q.reader
 	iov := r.iov[:0]
 	if d.format.info {
@@ -58,10 +54,9 @@ func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, e
 		iov = appendIovec(iov, b)
 		room += len(b)
 	}
-	iov = appendIovec(iov, r.spill[:])
-	n, err := q.readv(iov)
-	clear(iov) // keep no buffer alive
-	r.iov = iov
+	r.iov = appendIovec(iov, r.spill[:])
+	n, err := q.read()
+	clear(r.iov) // keep no buffer alive
 	if err != nil {
 		return 0, err
 	}
@@ -86,30 +81,21 @@ func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, e
 // pass. After [ErrGone] and [os.ErrClosed] none will.
 func (d *Device) WritePacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) error {
 	q := d.queues[queue]
-	if !q.enter() {
-		return errClosed
-	}
-	defer q.leave()
-
-	var short [16]unix.Iovec
-	iov := short[:0]
-	if len(bufs) > len(short)-2 {
-		long := longIovecs.Get().(*[maxIovecs]unix.Iovec)
-		defer longIovecs.Put(long)
-		bufs = join(bufs, len(long)-2)
-		iov = long[:0]
-	}
+	w := writers.Get().(*writer)
+	defer writers.Put(w)
+	iov := w.iov[:0]
 	if d.format.info {
 		iov = appendIovec(iov, packetInfo(bufs))
 	}
 	if d.format.vnet {
 		iov = appendIovec(iov, hdr[:])
 	}
-	for _, b := range bufs {
+	for _, b := range join(bufs, maxIovecs-2) {
 		iov = appendIovec(iov, b)
 	}
-	n, err := q.writev(iov)
-	clear(iov)
+	w.iov = iov
+	n, err := q.write(w)
+	clear(w.iov) // keep no buffer alive
 	if err != nil {
 		q.written.errors.Add(1)
 		return err

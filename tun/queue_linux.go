@@ -1,78 +1,130 @@
 package tun
 
 import (
+	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// queue is one queue of the device: a non-blocking fd, and what its one reader
-// and its many writers need.
+// queue is one queue of the device: an fd in the runtime's poller, and what
+// its one reader and its many writers need.
 type queue struct {
-	*handle
-	wakeup int // an eventfd, readable once the device closes
+	file   *os.File
+	conn   syscall.RawConn // file's
 	reader reader
 
 	_       [128]byte // the reader's words change with every read
 	written struct{ packets, bytes, errors atomic.Uint64 }
 }
 
-// reader is the state of a queue's reads, which don't overlap.
+// newQueue takes over fd, which must be attached to its interface already: the
+// poller takes one that isn't for broken, once and for all.
+func newQueue(fd int) (*queue, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	q := &queue{file: os.NewFile(uintptr(fd), "tun")}
+	q.reader.try, q.reader.once = q.reader.readv, func(fd uintptr) { q.reader.readv(fd) }
+	conn, err := q.file.SyscallConn()
+	if err == nil {
+		err = q.file.SetDeadline(time.Time{}) // fails if the poller wouldn't take it
+	}
+	if err != nil {
+		q.file.Close()
+		return nil, err
+	}
+	q.conn = conn
+	return q, nil
+}
+
+// reader is the state of a queue's reads, which don't overlap. It is kept here, not on
+// the stack, since what is given to a RawConn escapes.
 type reader struct {
-	iov   []unix.Iovec
-	info  [infoLen]byte
-	spill [1]byte // gets a byte only if a packet is longer than the buffers
-	poll  [2]unix.PollFd
+	iov     []unix.Iovec
+	info    [infoLen]byte
+	spill   [1]byte // gets a byte only if a packet is longer than the buffers
+	yielded bool
+	n       int
+	errno   unix.Errno
+
+	try  func(fd uintptr) bool // readv
+	once func(fd uintptr)      // readv, whatever it returns
 
 	packets, bytes, truncated atomic.Uint64
 }
 
-// readv reads one packet, waiting until there is one. The error is an errno or errClosed.
-func (q *queue) readv(iov []unix.Iovec) (int, error) {
-	n, errno := vectored(unix.SYS_READV, q.fd, iov)
-	if errno == unix.EAGAIN {
-		// Let whoever works on the packets read so far run on this thread
-		// before it sleeps; the package documentation says what that saves.
+// readv reads one packet into r.iov and reports false if there is none.
+func (r *reader) readv(fd uintptr) bool {
+	r.n, r.errno = vectored(unix.SYS_READV, fd, r.iov)
+	if r.errno == unix.EAGAIN && !r.yielded {
+		// Those who work on the packets read so far go first, on this thread;
+		// the package documentation says what that saves.
+		r.yielded = true
 		runtime.Gosched()
-		n, errno = vectored(unix.SYS_READV, q.fd, iov)
+		r.n, r.errno = vectored(unix.SYS_READV, fd, r.iov)
 	}
-	for errno == unix.EAGAIN {
-		if !q.wait(&q.reader.poll, unix.POLLIN) {
-			return 0, errClosed
-		}
-		n, errno = vectored(unix.SYS_READV, q.fd, iov)
-	}
-	if errno != 0 {
-		return 0, &ioError{"read", errno}
-	}
-	return n, nil
+	return r.errno != unix.EAGAIN
 }
 
-// writev writes one packet, waiting only if the fd has a limited send buffer and that is full.
-func (q *queue) writev(iov []unix.Iovec) (int, error) {
-	n, errno := vectored(unix.SYS_WRITEV, q.fd, iov)
-	for errno == unix.EAGAIN {
-		if !q.wait(new([2]unix.PollFd), unix.POLLOUT) {
+// read reads one packet into r.iov, waiting until there is one.
+func (q *queue) read() (int, error) {
+	r := &q.reader
+	r.yielded = false
+	if q.conn.Read(r.try) != nil {
+		// Closed, or broken as the poller sees it. The kernel knows more.
+		if q.conn.Control(r.once) != nil {
 			return 0, errClosed
 		}
-		n, errno = vectored(unix.SYS_WRITEV, q.fd, iov)
-	}
-	if errno != 0 {
-		return 0, &ioError{"write", errno}
-	}
-	return n, nil
-}
-
-// wait blocks until the queue is ready for events or broken, and reports false when the
-// device closes. The descriptors are scratch space.
-func (q *queue) wait(fds *[2]unix.PollFd, events int16) bool {
-	fds[0] = unix.PollFd{Fd: int32(q.fd), Events: events}
-	fds[1] = unix.PollFd{Fd: int32(q.wakeup), Events: unix.POLLIN}
-	for {
-		_, err := unix.Poll(fds[:], -1)
-		if err != unix.EINTR {
-			return fds[1].Revents == 0
+		if r.errno == unix.EAGAIN { // about to be deleted
+			r.errno = unix.EBADFD
 		}
 	}
+	if r.errno != 0 {
+		return 0, &ioError{"read", r.errno}
+	}
+	return r.n, nil
+}
+
+// write writes the packet w.iov.
+func (q *queue) write(w *writer) (int, error) {
+	// Control lets several writers into the kernel together; Write would have them queue up.
+	err := q.conn.Control(w.once)
+	if err == nil && w.errno == unix.EAGAIN {
+		// Possible only if whoever made the fd limited its send buffer.
+		err = q.conn.Write(w.try)
+	}
+	switch {
+	case err != nil && q.conn.Control(w.once) != nil:
+		return 0, errClosed
+	case w.errno != 0:
+		return 0, &ioError{"write", w.errno}
+	}
+	return w.n, nil
+}
+
+// writer is the state of one write. The package pools them.
+type writer struct {
+	iov   []unix.Iovec
+	n     int
+	errno unix.Errno
+
+	try  func(fd uintptr) bool
+	once func(fd uintptr)
+}
+
+func newWriter() any {
+	w := new(writer)
+	w.try, w.once = w.writev, func(fd uintptr) { w.writev(fd) }
+	return w
+}
+
+// writev writes the packet w.iov and reports false if there is no room for it.
+func (w *writer) writev(fd uintptr) bool {
+	w.n, w.errno = vectored(unix.SYS_WRITEV, fd, w.iov)
+	return w.errno != unix.EAGAIN
 }
