@@ -140,7 +140,7 @@ func barColor(path string) color.Color {
 	switch {
 	case path == KernelPath:
 		return color.RGBA{0x9a, 0xa0, 0xa6, 0xff}
-	case strings.HasPrefix(path, "netstackd"), path == TransparentPath, path == SOCKSHostPath, path == SOCKSStackPath:
+	case strings.HasPrefix(path, TransparentPath), path == SOCKSHostPath, path == SOCKSStackPath:
 		return color.RGBA{0x1f, 0x77, 0xb4, 0xff}
 	}
 	return color.RGBA{0xe0, 0x9f, 0x3e, 0xff}
