@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -184,28 +185,68 @@ func udpSocket(b *testing.B, ns *netns) int {
 }
 
 // BenchmarkRoundTrip is one datagram to the device, from the goroutine that
-// reads it to another that answers it, and back: what the device's way of
-// waiting costs, beside a wait in the runtime's network poller.
+// reads it to another that answers it, and back: what a way of waiting for packets
+// costs. With busy, so many other goroutines want the processors as well.
 func BenchmarkRoundTrip(b *testing.B) {
-	b.Run("wait=device", func(b *testing.B) {
-		d, _, ns := adoptTUN(b, false)
-		var hdr [tun.HdrLen]byte
-		roundTrips(b, ns, d, func(buf []byte) (int, error) { return d.ReadPacket(0, &hdr, [][]byte{buf}) })
-	})
-	b.Run("wait=netpoller", func(b *testing.B) {
-		d, fd, ns := adoptTUN(b, false)
-		own, err := unix.Dup(fd)
-		if err != nil {
-			b.Fatal(err)
+	for _, busy := range []int{0, 4} {
+		for _, wait := range []string{"device", "netpoller", "poll"} {
+			b.Run(fmt.Sprintf("busy=%d/wait=%s", busy, wait), func(b *testing.B) {
+				d, fd, ns := adoptTUN(b, false)
+				defer spin(busy)()
+				roundTrips(b, ns, d, waiters(b, d, fd)[wait])
+			})
 		}
-		file := os.NewFile(uintptr(own), "tun")
-		defer file.Close()
-		frame := make([]byte, 1<<16)
-		roundTrips(b, ns, d, func(buf []byte) (int, error) {
+	}
+}
+
+// waiters are ways of reading a packet: the device's; a plain read in the
+// runtime's poller; and poll(2), which blocks the thread.
+func waiters(b *testing.B, d *tun.Device, fd int) map[string]func([]byte) (int, error) {
+	own, err := unix.Dup(fd)
+	if err != nil {
+		b.Fatal(err)
+	}
+	file := os.NewFile(uintptr(own), "tun")
+	b.Cleanup(func() { file.Close() })
+	frame := make([]byte, 1<<16)
+	var hdr [tun.HdrLen]byte
+	return map[string]func([]byte) (int, error){
+		"device": func(buf []byte) (int, error) { return d.ReadPacket(0, &hdr, [][]byte{buf}) },
+		"netpoller": func(buf []byte) (int, error) {
 			n, err := file.Read(frame)
 			return copy(buf, frame[min(n, tun.HdrLen):n]), err
+		},
+		"poll": func(buf []byte) (int, error) {
+			iov := iovecs(hdr[:], buf)
+			for {
+				n, errno := bare(unix.SYS_READV, fd, iov)
+				if errno == 0 {
+					return n - tun.HdrLen, nil
+				}
+				if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1); err != nil && err != unix.EINTR {
+					return 0, err
+				}
+			}
+		},
+	}
+}
+
+// spin keeps n goroutines working, in short turns, until the function that it returns is called.
+func spin(n int) (stop func()) {
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			var work atomic.Int64
+			for !done.Load() {
+				for i := range int64(5000) {
+					work.Add(i)
+				}
+				runtime.Gosched()
+			}
 		})
-	})
+	}
+	return func() { done.Store(true); wg.Wait() }
 }
 
 func roundTrips(b *testing.B, ns *netns, d *tun.Device, read func([]byte) (int, error)) {
