@@ -13,7 +13,7 @@ func help(c command, options []daemon.Option) string {
 	if c.name == "run" {
 		b.WriteString("netstackd: a userspace network stack behind a TUN, with SOCKS on both sides\n\n")
 		for _, c := range commands() {
-			fmt.Fprintf(&b, "  %-35s %s\n", strings.TrimSpace("netstackd "+c.name+" "+c.args), c.summary)
+			fmt.Fprintf(&b, "  %-33s %s\n", strings.TrimSpace("netstackd "+c.name+" "+c.args), c.summary)
 		}
 		b.WriteString("\nflags of run; * may be repeated, defaults in parentheses:\n")
 	} else {

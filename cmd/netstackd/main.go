@@ -32,10 +32,10 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "[flags]", "the daemon (what a bare netstackd does)", runDaemon},
-		{"exec", "[flags] -- CMD ...", "one command, all its traffic through the stack, no root", runExec},
+		{"exec", "[flags] -- CMD ...", "one command through the stack, no root", runExec},
 		{"bench", "[flags]", "measure on this machine", runBench},
-		{"doctor", "", "say what stops it from working here, and the fix", runDoctor},
-		{"cleanup", "", "remove what a killed daemon left on the host", runCleanup},
+		{"doctor", "", "what stops it from working here, the fix", runDoctor},
+		{"cleanup", "", "remove what a killed daemon left", runCleanup},
 		{"version", "", "print the version", runVersion},
 	}
 }
