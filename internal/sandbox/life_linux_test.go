@@ -2,10 +2,13 @@ package sandbox_test
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -217,4 +220,40 @@ func TestIntegrationFifty(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Killed at any moment of its start or run, netstackd leaves at most the command.
+func TestIntegrationKilledAnyTime(t *testing.T) {
+	mark := "SANDBOX_TEST_MARK=" + rand.Text()
+	for i := range 20 {
+		cmd := asUser(t, open, "sh", "-c", "exec true")
+		cmd.Env = append(cmd.Env, mark)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		unix.Poll(nil, 4*i) // a start takes some 50 ms
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; unix.Poll(nil, 10) {
+		left := withEnv(mark)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left: %q", left)
+		}
+	}
+}
+
+// withEnv returns the processes that have a variable.
+func withEnv(variable string) (processes []string) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		if env, _ := os.ReadFile(dir + "/environ"); bytes.Contains(env, []byte(variable)) {
+			line, _ := os.ReadFile(dir + "/cmdline")
+			processes = append(processes, string(line))
+		}
+	}
+	return processes
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -148,6 +149,10 @@ func userMain(args []string) {
 	must("groups", syscall.Setgroups([]int{nobody + 1}))
 	must("gid", syscall.Setgid(nobody))
 	must("uid", syscall.Setuid(nobody))
+	if os.Getenv("SANDBOX_TEST_SECCOMP") != "" {
+		runtime.LockOSThread() // the filter is this thread's
+		must("seccomp", contain())
+	}
 	must("exec", syscall.Exec(os.Getenv("SANDBOX_TEST_BINARY"), append([]string{execName}, args[1:]...), os.Environ()))
 }
 

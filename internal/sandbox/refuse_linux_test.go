@@ -46,6 +46,9 @@ func TestIntegrationFailsClosed(t *testing.T) {
 		{"device node for root alone", func(t *testing.T, marker string) *exec.Cmd {
 			return asUser(t, "600", "touch", marker)
 		}, []string{"/dev/net/tun", "permission denied", "chmod 0666 /dev/net/tun"}},
+		{"a container's seccomp filter", func(t *testing.T, marker string) *exec.Cmd {
+			return contained(asUser(t, open, "touch", marker))
+		}, []string{"seccomp=unconfined"}},
 		{"nobody serves the TUN", func(t *testing.T, marker string) *exec.Cmd {
 			return asUser(t, open, "-deaf", "touch", marker)
 		}, []string{"not started", "would not go through the TUN"}},

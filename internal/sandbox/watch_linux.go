@@ -15,11 +15,14 @@ func (m *masks) watch() {
 		return
 	}
 	defer mounts.Close()
+	// Without inotify, of which a user has only so many, a file that replaces
+	// what was masked is still noticed: it takes the mount away.
 	files, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return
+		files = -1 // poll(2) passes over it
+	} else {
+		defer unix.Close(files)
 	}
-	defer unix.Close(files)
 	for {
 		// Again each time: a directory may be a new one, and adding one that is
 		// watched already changes nothing.
