@@ -40,6 +40,8 @@ func (s *Stack) ListenTCP(at netip.AddrPort) (*Listener, error) {
 		return nil, fmt.Errorf("netstack: listen %s: %w", at, Errno(terr))
 	}
 	l.ep = ep
+	// As the net package does: connections of an earlier listener may live on.
+	ep.SocketOptions().SetReuseAddress(true)
 	terr = ep.Bind(fullAddress(at))
 	if terr == nil {
 		l.entry, l.ready = waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp)

@@ -15,6 +15,7 @@ import (
 type Request struct {
 	s     *Stack
 	fr    *tcp.ForwarderRequest
+	id    stack.TransportEndpointID // gVisor forgets it in the end
 	quote []byte
 }
 
@@ -56,21 +57,20 @@ func (s *Stack) serveRequest(fr *tcp.ForwarderRequest) {
 	s.synMu.Lock()
 	quote := s.syns[fr.ID()]
 	s.synMu.Unlock()
-	s.cfg.Connect(&Request{s, fr, quote})
+	s.cfg.Connect(&Request{s, fr, fr.ID(), quote})
 }
 
 // complete ends the request in gVisor, once.
 func (r *Request) complete(reset bool) {
-	id := r.fr.ID()
 	r.fr.Complete(reset)
-	r.s.forgetSYN(id)
+	r.s.forgetSYN(r.id)
 }
 
 // Source returns the application's end.
-func (r *Request) Source() netip.AddrPort { return idSource(r.fr.ID()) }
+func (r *Request) Source() netip.AddrPort { return idSource(r.id) }
 
 // Dest returns what the application wants to connect to.
-func (r *Request) Dest() netip.AddrPort { return idDest(r.fr.ID()) }
+func (r *Request) Dest() netip.AddrPort { return idDest(r.id) }
 
 // Accept completes the handshake with the application and waits for its end.
 func (r *Request) Accept() (*Conn, error) {

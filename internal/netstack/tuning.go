@@ -24,9 +24,10 @@ const (
 	initialBuffer = 1 << 20
 
 	// timeWait is how long the stack remembers a connection that it closed
-	// first. The kernel beyond the TUN lets an application use the 4-tuple
-	// again at once, and its packets neither wander nor arrive twice.
-	timeWait = time.Millisecond
+	// first: as short as can be. The kernel beyond the TUN lets an application
+	// use the 4-tuple again at once, its packets neither wander nor arrive
+	// twice, and a SYN that comes too early costs it a second.
+	timeWait = time.Nanosecond
 
 	// maxInFlight is gVisor's limit on requests; ours is the flow registry's.
 	maxInFlight = 1 << 30
