@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"netstackd/internal/testnet"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -75,17 +77,12 @@ func (s *started) status() int {
 	return s.ProcessState.ExitCode()
 }
 
-// gone waits until there is no such process, not even a zombie. A pidfd says
-// when it has ended, and the end of the wait that it was reaped.
+// gone waits until there is no such process, not even a zombie.
 func gone(t testing.TB, pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); unix.Kill(pid, 0) != unix.ESRCH; {
-		if time.Now().After(deadline) {
-			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-			t.Fatalf("process %d is still there: %s", pid, b)
-		}
-		unix.Poll(nil, 5)
-	}
+	testnet.Eventually(t, 10*time.Second, fmt.Sprintf("the end of process %d", pid), func() bool {
+		return unix.Kill(pid, 0) == unix.ESRCH
+	})
 }
 
 // helperOf returns the helper of a netstackd.
@@ -231,19 +228,12 @@ func TestIntegrationKilledAnyTime(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		unix.Poll(nil, 4*i) // a start takes some 50 ms
-		cmd.Process.Kill()
+		// A start takes some 50 ms.
+		kill := time.AfterFunc(time.Duration(4*i)*time.Millisecond, func() { cmd.Process.Kill() })
 		cmd.Wait()
+		kill.Stop()
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; unix.Poll(nil, 10) {
-		left := withEnv(mark)
-		if len(left) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("left: %q", left)
-		}
-	}
+	testnet.Eventually(t, 10*time.Second, "the end of all its processes", func() bool { return len(withEnv(mark)) == 0 })
 }
 
 // withEnv returns the processes that have a variable.

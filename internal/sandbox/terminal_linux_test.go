@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"netstackd/internal/testnet"
-
-	"golang.org/x/sys/unix"
 )
 
 // terminal is a shell in tmux, in which `x` is `netstackd exec` as an ordinary
@@ -56,16 +54,16 @@ func (term *terminal) tmux(args ...string) string {
 // see waits until the last lines on the screen are these.
 func (term *terminal) see(last string) {
 	term.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		screen := strings.TrimRight(term.tmux("capture-pane", "-p", "-J"), "\n ")
-		if strings.HasSuffix(screen, strings.TrimRight(last, " ")) {
-			return
+	var screen string
+	defer func() {
+		if term.t.Failed() {
+			term.t.Logf("the screen:\n%s", screen)
 		}
-		if time.Now().After(deadline) {
-			term.t.Fatalf("the screen doesn't end with %q:\n%s", last, screen)
-		}
-		unix.Poll(nil, 20)
-	}
+	}()
+	testnet.Eventually(term.t, 20*time.Second, fmt.Sprintf("%q at the end of the screen", last), func() bool {
+		screen = strings.TrimRight(term.tmux("capture-pane", "-p", "-J"), "\n ")
+		return strings.HasSuffix(screen, strings.TrimRight(last, " "))
+	})
 }
 
 // line gives the shell a command, on an empty screen.
@@ -120,12 +118,10 @@ func TestIntegrationJobControl(t *testing.T) {
 
 	// Read from the terminal in the background: it stops.
 	term.line("x sh -c 'read a; echo got $a' &")
-	for {
+	testnet.Eventually(t, 20*time.Second, "the job to stop", func() bool {
 		term.line("jobs")
-		if strings.Contains(term.tmux("capture-pane", "-p", "-J"), "Stopped") {
-			break
-		}
-	}
+		return strings.Contains(term.tmux("capture-pane", "-p", "-J"), "Stopped")
+	})
 	term.line("fg")
 	term.see("echo got $a'")
 	term.input("this")
