@@ -88,7 +88,10 @@ func runLab(conn net.Conn) error {
 	if err != nil {
 		end.Error = err.Error()
 	}
-	return l.tell.Encode(end)
+	if err := l.tell.Encode(end); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 func (l *lab) run(ctx context.Context) error {
