@@ -31,7 +31,6 @@ type pumpSocket struct {
 	fd   int
 	src  [4]byte
 	port uint16
-	n    int // of the batch
 }
 
 // openPump opens the interface in the calling thread's namespace.
