@@ -35,7 +35,13 @@ func FromFD(cfg Config, fds ...int) (*Device, error) {
 	if f.info, err = hasInfo(fds[0], f.vnet); err != nil {
 		return nil, fmt.Errorf("tun: %s: %w", name, err)
 	}
-	return newDevice(cfg, name, f, fds)
+	d, err := newDevice(name, f, fds)
+	if err != nil {
+		return nil, err
+	}
+	d.control = adoptedControl(fds[0], name, cfg.MTU)
+	closeAll(fds)
+	return d, nil
 }
 
 // hasInfo reports whether packets on fd come after a struct tun_pi. TUNGETIFF
@@ -69,9 +75,9 @@ func interfaceOf(fd int) (string, uint16, error) {
 	return name, flags, nil
 }
 
-// newDevice returns a device on fds, queues of the interface name. On an error
-// it closes none of them, otherwise all.
-func newDevice(cfg Config, name string, f format, fds []int) (*Device, error) {
+// newDevice returns a device on duplicates of fds, queues of the interface name. The
+// caller adds its control.
+func newDevice(name string, f format, fds []int) (*Device, error) {
 	offloads := 0
 	if f.vnet {
 		// Both belong to the interface, not to one queue.
@@ -88,8 +94,6 @@ func newDevice(cfg Config, name string, f format, fds []int) (*Device, error) {
 		return nil, fmt.Errorf("tun: %s: %w", name, err)
 	}
 	d.offloads = offloads
-	d.control = newControl(fds[0], name, cfg.MTU)
-	closeAll(fds)
 	return d, nil
 }
 

@@ -13,12 +13,29 @@ import (
 // its network namespace, which needn't be ours.
 type control struct {
 	name string
-	mtu  int // what we were told
-	sock int // -1 if the namespace isn't ours to enter
+	mtu  int  // what the Config said, if the interface can't be asked
+	sock int  // -1 if its namespace isn't ours to enter
+	sure bool // whether sock is in its namespace, and not just likely to be
 }
 
-func newControl(fd int, name string, mtu int) *control {
-	return &control{name: name, mtu: mtu, sock: controlSocket(fd)}
+// openedControl is for an interface that we have opened, which makes it one of our namespace.
+func openedControl(name string) *control {
+	return &control{name: name, sock: newSocket(), sure: true}
+}
+
+// adoptedControl is for the interface of an fd that came from elsewhere.
+func adoptedControl(fd int, name string, mtu int) *control {
+	c := &control{name: name, mtu: mtu}
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		// Not privileged enough to be told: an ordinary user's interface, in
+		// our namespace most likely.
+		c.sock = newSocket()
+		return c
+	}
+	defer unix.Close(ns)
+	c.sock, c.sure = socketIn(ns), true
+	return c
 }
 
 func (c *control) close() error {
@@ -28,14 +45,8 @@ func (c *control) close() error {
 	return unix.Close(c.sock)
 }
 
-// controlSocket returns a socket in the network namespace of the TUN fd, or -1.
-func controlSocket(fd int) int {
-	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
-	if err != nil {
-		// Not privileged enough to be told: an ordinary user's TUN, ours most likely.
-		return newSocket()
-	}
-	defer unix.Close(ns)
+// socketIn returns a socket in the network namespace ns, or -1.
+func socketIn(ns int) int {
 	var own, its unix.Stat_t
 	if unix.Stat("/proc/thread-self/ns/net", &own) == nil && unix.Fstat(ns, &its) == nil &&
 		own.Dev == its.Dev && own.Ino == its.Ino {
@@ -100,21 +111,39 @@ func (d *Device) Index() (int, error) {
 // MTU returns the interface's MTU, in bytes. If its network namespace is
 // one that we may not enter, that is what the Config said.
 func (d *Device) MTU() (int, error) {
-	ifr, err := d.control.ioctl(unix.SIOCGIFMTU, "SIOCGIFMTU", nil)
-	switch {
-	case err == nil:
-		return int(ifr.Uint32()), nil
-	case d.control.mtu > 0 && err == errForeign:
-		return d.control.mtu, nil
+	c := d.control
+	if c.mtu > 0 && (c.sock < 0 || !c.sure) {
+		return c.mtu, nil
 	}
-	return 0, fmt.Errorf("tun: mtu of %s: %w: give it with --mtu N", d.control.name, err)
+	ifr, err := c.ioctl(unix.SIOCGIFMTU, "SIOCGIFMTU", nil)
+	if err != nil {
+		return 0, fmt.Errorf("tun: mtu of %s: %w: give it with --mtu N", c.name, err)
+	}
+	return int(ifr.Uint32()), nil
 }
 
-// SetMTU sets the interface's MTU, in bytes: 68 to 65535 (1280 and more for IPv6).
+// SetMTU sets the interface's MTU, in bytes: 68 to 65535, for IPv6 no less than 1280.
 func (d *Device) SetMTU(mtu int) error {
 	_, err := d.control.ioctl(unix.SIOCSIFMTU, "SIOCSIFMTU", func(ifr *unix.Ifreq) { ifr.SetUint32(uint32(mtu)) })
 	if err != nil {
 		return fmt.Errorf("tun: set mtu %d of %s: %w", mtu, d.control.name, err)
 	}
 	return nil
+}
+
+// ensureMTU sets the MTU unless it is that already: whoever may use an
+// interface that was made for them may not change it.
+func (d *Device) ensureMTU(mtu int) error {
+	have, err := d.MTU()
+	if err != nil || have == mtu {
+		return err
+	}
+	err = d.SetMTU(mtu)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: give --mtu %d, or have root run 'ip link set dev %s mtu %d'", err, have, d.control.name, mtu)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%w: --mtu takes 68 to 65535", err)
+	}
+	return err
 }

@@ -35,15 +35,16 @@ func Open(cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, openError(cfg.Name, err)
 	}
-	d, err := newDevice(cfg, name, format{vnet: !cfg.Plain}, fds)
+	defer closeAll(fds)
+	d, err := newDevice(name, format{vnet: !cfg.Plain}, fds)
 	if err != nil {
-		closeAll(fds)
 		return nil, err
 	}
+	d.control = openedControl(name)
 	if cfg.MTU > 0 {
-		if err := d.SetMTU(cfg.MTU); err != nil {
+		if err := d.ensureMTU(cfg.MTU); err != nil {
 			d.Close()
-			return nil, fmt.Errorf("%w: --mtu takes 68 to 65535", err)
+			return nil, err
 		}
 	}
 	return d, nil

@@ -1,6 +1,8 @@
 package tun_test
 
 import (
+	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -81,5 +83,48 @@ func TestSocketConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			testDevice(t, func(t *testing.T) (device, side) { return openSocket(t, f.info, f.vnet) })
 		})
+	}
+}
+
+// TestWriteWaits fills the way to the kernel: the write that finds no room
+// waits for it, and Close ends the wait.
+func TestWriteWaits(t *testing.T) {
+	d, s := openSocket(t, false, true)
+	defer d.Close()
+	var hdr [tun.HdrLen]byte
+	packet := [][]byte{udpPacket(deviceEnd, kernelEnd, make([]byte, 60000))}
+	const packets = 300 // more than fit
+	failed := make(chan error, 1)
+	go func() {
+		for range packets {
+			if err := d.WritePacket(0, &hdr, packet); err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	}()
+	for range packets {
+		if n := len(s.Receive(t)); n != 60000 {
+			t.Fatalf("received %d bytes, want 60000", n)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Fatalf("WritePacket = %v", err)
+	}
+	go func() {
+		for {
+			if err := d.WritePacket(0, &hdr, packet); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	s.Receive(t) // it is at it
+	if err := d.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	if err := <-failed; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("WritePacket = %v, want os.ErrClosed", err)
 	}
 }

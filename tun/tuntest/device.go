@@ -3,6 +3,7 @@ package tuntest
 import (
 	"fmt"
 	"os"
+	"syscall"
 
 	"netstackd/tun"
 )
@@ -148,7 +149,7 @@ func (d *Device) state(op string) error {
 	case <-d.done:
 		return fmt.Errorf("tuntest: %s: %w", op, os.ErrClosed)
 	case <-d.gone:
-		return fmt.Errorf("tuntest: %s: %w", op, tun.ErrGone)
+		return fmt.Errorf("tuntest: %s: %w: %w", op, syscall.ENODEV, tun.ErrGone)
 	default:
 		return nil
 	}
