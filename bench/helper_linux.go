@@ -52,9 +52,10 @@ func Main() int {
 	return 0
 }
 
-// startHelper runs this program again. It dies with ctx, and with this process:
-// no thread of ours ends before the process does, so that the kernel's notion
-// of a parent, which is the thread, makes no difference.
+// startHelper runs this program again. An agent dies with ctx, and with this
+// process: no thread of ours ends before the process does, so that the kernel's
+// notion of a parent, which is the thread, makes no difference. The lab has
+// things to put in order when its connection ends.
 func startHelper(ctx context.Context, role string, attr *syscall.SysProcAttr) (*exec.Cmd, net.Conn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -67,7 +68,9 @@ func startHelper(ctx context.Context, role string, attr *syscall.SysProcAttr) (*
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
-	attr.Pdeathsig = syscall.SIGKILL
+	if role != roleLab {
+		attr.Pdeathsig = syscall.SIGKILL
+	}
 	attr.Setpgid = true // a Ctrl-C is for us alone: we end the others in order
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{helperName, "bench", role}

@@ -84,6 +84,7 @@ func runLab(conn net.Conn) error {
 	l := &lab{cfg: o.Config.withDefaults(), dir: o.Dir, tell: gob.NewEncoder(conn)}
 	err := l.run(ctx)
 	l.close()
+	_ = os.RemoveAll(l.dir) // Run does so too, unless it was killed
 	end := message{Report: l.report}
 	if err != nil {
 		end.Error = err.Error()
