@@ -32,5 +32,6 @@
 // # Order
 //
 // What one goroutine puts is taken in the order in which it put it, and each
-// consumer sees each producer's values in that order. Every value is taken exactly once.
+// consumer sees each producer's values in that order. Every value is taken
+// exactly once.
 package queue

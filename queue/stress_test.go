@@ -35,9 +35,10 @@ func (c *consumer) take(tokens []token) {
 	}
 }
 
-// TestStress loses no wake-up: with a capacity this small everybody waits all the
-// time, and one lost wake-up would stop the test for good. Every token that was put is taken
-// exactly once, though half of the calls have contexts that are canceled at any moment.
+// TestStress loses no wake-up: with a capacity this small everybody waits all
+// the time, and one lost wake-up would stop the test for good. Every token that
+// was put is taken exactly once, though a quarter of the calls have contexts that
+// are canceled at any moment.
 func TestStress(t *testing.T) {
 	for _, c := range []struct{ producers, consumers, capacity, batch int }{
 		{1, 1, 1, 1}, {1, 1, 7, 32}, {4, 1, 2, 4}, {1, 4, 2, 4}, {4, 4, 1, 1}, {8, 8, 5, 3}, {100, 100, 3, 2},

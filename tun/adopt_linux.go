@@ -45,10 +45,10 @@ func FromFD(cfg Config, fds ...int) (*Device, error) {
 }
 
 // hasInfo reports whether packets on fd come after a struct tun_pi. TUNGETIFF
-// doesn't tell: the bit of IFF_NO_PI is also IFF_NOFILTER there, which is always
-// set. So write one, with the header after it and no packet. Without IFF_NO_PI that is an empty
-// packet of no protocol, which goes nowhere; else it is a packet of IP version 0, which
-// the kernel refuses.
+// doesn't tell: the bit of IFF_NO_PI is also IFF_NOFILTER there, which is
+// always set. So write one, with the header after it and no packet. Without
+// IFF_NO_PI that is an empty packet of no protocol, which goes nowhere; else it
+// is a packet of IP version 0, which the kernel refuses.
 func hasInfo(fd int, vnet bool) (bool, error) {
 	size := infoLen
 	if vnet {
@@ -75,8 +75,8 @@ func interfaceOf(fd int) (string, uint16, error) {
 	return name, flags, nil
 }
 
-// newDevice returns a device on duplicates of fds, queues of the interface name. The
-// caller adds its control.
+// newDevice returns a device on duplicates of fds, queues of the interface
+// name. The caller adds its control.
 func newDevice(name string, f format, fds []int) (*Device, error) {
 	offloads := 0
 	if f.vnet {

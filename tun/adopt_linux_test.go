@@ -11,8 +11,8 @@ import (
 	"netstackd/tun"
 )
 
-// rawTUN opens /dev/net/tun as another program would, and attaches it to the interface name
-// with flags. It runs in a namespace.
+// rawTUN opens /dev/net/tun as another program would, and attaches it to the
+// interface name with flags. It runs in a namespace.
 func rawTUN(name string, flags uint16) (int, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -26,8 +26,8 @@ func rawTUN(name string, flags uint16) (int, error) {
 	return fd, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
 }
 
-// TestIntegrationAdopt passes the suite with fds of every form, all of them from another
-// network namespace than the test's.
+// TestIntegrationAdopt passes the suite with fds of every form, all of them
+// from another network namespace than the test's.
 func TestIntegrationAdopt(t *testing.T) {
 	for name, flags := range map[string]uint16{
 		"vnet":      unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR,
@@ -95,8 +95,8 @@ func TestIntegrationAdoptQueues(t *testing.T) {
 	}
 }
 
-// TestIntegrationAdoptRefused checks that an fd that can't serve is refused with the
-// reason, and stays open.
+// TestIntegrationAdoptRefused checks that an fd that can't serve is refused
+// with the reason, and stays open.
 func TestIntegrationAdoptRefused(t *testing.T) {
 	ns := newNetns(t)
 	for name, test := range map[string]struct {

@@ -102,8 +102,8 @@ func BenchmarkWrite(b *testing.B) {
 }
 
 // BenchmarkRead reads what a thread of the kernel's side sends as fast as it
-// can: UDP up to the MTU, trains of datagrams (USO) above. Bare is readv(2) in a loop on
-// a blocking fd.
+// can: UDP up to the MTU, trains of datagrams (USO) above. Bare is readv(2) in
+// a loop on a blocking fd.
 func BenchmarkRead(b *testing.B) {
 	for _, size := range []int{64, 576, 1500, 48028} {
 		for _, plain := range []bool{false, true} {
@@ -142,7 +142,8 @@ func BenchmarkRead(b *testing.B) {
 }
 
 // flood sends packets of size bytes to the device, on a thread of its own,
-// until the function that it returns is called. If it can't, it closes the device.
+// until the function that it returns is called. If it can't, it closes the
+// device.
 func flood(b *testing.B, d *tun.Device, ns *netns, size int) (stop func()) {
 	fd := udpSocket(b, ns)
 	if size > 1500 {
@@ -185,8 +186,9 @@ func udpSocket(b *testing.B, ns *netns) int {
 }
 
 // BenchmarkRoundTrip is one datagram to the device, from the goroutine that
-// reads it to another that answers it, and back: what a way of waiting for packets
-// costs. With busy, so many other goroutines want the processors as well.
+// reads it to another that answers it, and back: what a way of waiting for
+// packets costs. With busy, so many other goroutines want the processors as
+// well.
 func BenchmarkRoundTrip(b *testing.B) {
 	for _, busy := range []int{0, 4} {
 		for _, wait := range []string{"device", "netpoller", "poll"} {

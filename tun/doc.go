@@ -32,16 +32,16 @@
 // a second goroutine that answers what the first has read
 // (BenchmarkRoundTrip, two cores):
 //
-//   - Without the yield, a processor with other goroutines to run seldom gets
-//     round to the poller, and the poller is all that would wake the reader: then a
-//     round trip takes 12 ms in place of 0.6. With it, the reader's turn
-//     comes when everyone has had theirs, and mostly finds packets waiting. It costs one more
-//     readv(2) before a wait, and on an idle machine nothing that could be seen: 12 µs
-//     with, 14 without.
-//   - A thread that blocks in poll(2) or read(2) takes its processor along until
-//     the runtime misses it. The answering goroutine then needs another
-//     thread to be woken: 110 to 160 µs instead of 12. Through the
-//     whole daemon that made a connect half as slow again.
+//   - Without the yield, a processor with other goroutines to run seldom
+//     gets round to the poller, which is all that would wake the reader: a
+//     round trip then takes 12 ms in place of 0.6. With it, the reader's turn
+//     comes when everyone has had theirs, and mostly finds packets waiting.
+//     It costs one more readv(2) before a wait; on an idle machine a round
+//     trip takes 12 µs with it and 14 without.
+//   - A thread that blocks in poll(2) or read(2) takes its processor along
+//     until the runtime misses it, and the answering goroutine needs another
+//     thread to be woken: 110 to 160 µs instead of 12. Through the whole
+//     daemon that made a connect half as slow again.
 //
 // A write never waits, unless whoever made an adopted fd limited its send
 // buffer (TUNSETSNDBUF). It is one system call under no lock: writers of one
@@ -52,15 +52,15 @@
 //
 // When memory is short or the interface is down a write fails and the next may
 // not: such packets are to be counted and forgotten. When the interface is
-// deleted reads and writes give [ErrGone], also the one that waits. After
-// Close they give an error that wraps [os.ErrClosed]. The kernel cuts
-// off what doesn't fit the buffers of a read without a word; a spare byte behind them
+// deleted reads and writes give [ErrGone], also the one that waits. After Close
+// they give an error that wraps [os.ErrClosed]. The kernel cuts off what
+// doesn't fit the buffers of a read without a word; a spare byte behind them
 // finds out, and the read gives [ErrTruncated].
 //
 // # Adopted descriptors
 //
 // FromFD takes fds that another program has set up, in any network namespace.
-// The name and the offloads of an interface are asked of its fd. For the
-// MTU a socket in its namespace is needed; where we may not enter that,
-// the Config has to say it.
+// The name and the offloads of an interface are asked of its fd. For the MTU a
+// socket in its namespace is needed; where we may not enter that, the Config
+// has to say it.
 package tun

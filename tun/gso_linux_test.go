@@ -55,8 +55,8 @@ func skipWithoutUSO(t *testing.T, d *tun.Device) {
 	}
 }
 
-// TestIntegrationReadUSO reads a train of datagrams as the one packet that a sender with
-// UDP_SEGMENT makes of it.
+// TestIntegrationReadUSO reads a train of datagrams as the one packet that a
+// sender with UDP_SEGMENT makes of it.
 func TestIntegrationReadUSO(t *testing.T) {
 	d, ns := openTUN(t, tun.Config{Queues: 1})
 	skipWithoutUSO(t, d)

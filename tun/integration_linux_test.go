@@ -113,8 +113,8 @@ func TestIntegrationMTU(t *testing.T) {
 	}
 }
 
-// TestIntegrationDown checks that a write while the interface is down fails without
-// being the end.
+// TestIntegrationDown checks that a write while the interface is down fails
+// without being the end.
 func TestIntegrationDown(t *testing.T) {
 	d, ns := openTUN(t, tun.Config{Queues: 1})
 	s := newKernelSide(t, ns, d.Name())

@@ -20,8 +20,8 @@ type netns struct {
 	ran  chan struct{}
 }
 
-// newNetns returns a new network namespace. Where none can be made, or no TUN in it,
-// it skips the test, or fails it if NETSTACKD_INTEGRATION=1.
+// newNetns returns a new network namespace. Where none can be made, or no TUN
+// in it, it skips the test, or fails it if NETSTACKD_INTEGRATION=1.
 func newNetns(t testing.TB) *netns {
 	t.Helper()
 	ns := &netns{make(chan func()), make(chan struct{})}

@@ -51,8 +51,8 @@ func Open(cfg Config) (*Device, error) {
 }
 
 // openQueues opens so many queues of the interface name, or the one of an
-// interface that exists and can have no more. It returns the fds and the name that the
-// interface got.
+// interface that exists and can have no more. It returns the fds and the name
+// that the interface got.
 func openQueues(name string, flags uint16, queues int) ([]int, string, error) {
 	fd, name, err := attach(name, flags|unix.IFF_TUN_EXCL)
 	if errors.Is(err, unix.EBUSY) { // it exists

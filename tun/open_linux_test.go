@@ -32,8 +32,8 @@ func TestIntegrationOpenDefaults(t *testing.T) {
 	}
 }
 
-// TestIntegrationOpenPersistent opens interfaces that were made beforehand, for one
-// queue and for many, with as many as they can have.
+// TestIntegrationOpenPersistent opens interfaces that were made beforehand, for
+// one queue and for many, with as many as they can have.
 func TestIntegrationOpenPersistent(t *testing.T) {
 	for name, test := range map[string]struct {
 		flags      uint16

@@ -42,8 +42,8 @@ func newQueue(fd int) (*queue, error) {
 	return q, nil
 }
 
-// reader is the state of a queue's reads, which don't overlap. It is kept here, not on
-// the stack, since what is given to a RawConn escapes.
+// reader is the state of a queue's reads, which don't overlap. It is kept here,
+// not on the stack, since what is given to a RawConn escapes.
 type reader struct {
 	iov     []unix.Iovec
 	info    [infoLen]byte

@@ -47,8 +47,9 @@ func isTCP(flags byte) func(p []byte) bool {
 	}
 }
 
-// TestIntegrationTCPSuperPackets connects to the kernel with segments made by hand. What
-// the kernel sends comes as one packet with TSO; one such packet written arrives whole.
+// TestIntegrationTCPSuperPackets connects to the kernel with segments made by
+// hand. What the kernel sends comes as one packet with TSO; one such packet
+// written arrives whole.
 func TestIntegrationTCPSuperPackets(t *testing.T) {
 	d, ns := openTUN(t, tun.Config{Queues: 1})
 	var l net.Listener

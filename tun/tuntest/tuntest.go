@@ -3,8 +3,8 @@
 //
 // The code under test calls ReadPacket and WritePacket. With [New] the test
 // plays the kernel: what it gives to Inject is read, and what was written it
-// takes with Packet. With [Pair] there are two devices, and what is written to one
-// is read from the other, so that two stacks can be joined.
+// takes with Packet. With [Pair] there are two devices, and what is written to
+// one is read from the other, so that two stacks can be joined.
 //
 // What a kernel would refuse, such as a virtio header that doesn't fit its
 // packet, WritePacket refuses with the same errno. A full queue drops, as the
