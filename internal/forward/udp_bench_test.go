@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"netstackd/internal/flow"
 	"netstackd/internal/forward"
 	"netstackd/internal/netstack"
 	"netstackd/link"
@@ -180,4 +181,20 @@ func descriptor(b *testing.B, c *net.UDPConn) (fd uintptr) {
 		b.Fatal(err)
 	}
 	return fd
+}
+
+// BenchmarkUDPOpen makes a session for each datagram, and evicts the oldest.
+func BenchmarkUDPOpen(b *testing.B) {
+	const held = 1000
+	flows := flow.NewRegistry(flow.Config{MaxFlows: held})
+	r := newRigOn(b, nullLink{}, rigConfig{flows: flows, dialer: &hostDialer{}, udp: forward.UDPConfig{Inline: true}})
+	srv := listen(b, "127.0.0.1")
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		a := appPacket{src: netip.AddrPortFrom(families[0].app.Addr(), uint16(1+i%65535)), dst: srv.addr, payload: []byte("x")}
+		p := a.packet()
+		r.udp.HandlePacket(p)
+		p.Buf.DecRef()
+		r.udp.Flush()
+	}
 }
