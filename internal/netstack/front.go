@@ -150,6 +150,10 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 			f.s.drop(&f.s.counters.malformed)
 			return
 		}
+		if opens(pkt) && f.s.lingers(pkt) {
+			f.postpone(pkt, lingerTries)
+			return
+		}
 		f.dispatcher.DeliverTransportPacket(proto, pkt)
 	case header.UDPProtocolNumber:
 		f.udp(pkt, src, dst)

@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"fmt"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -22,12 +21,6 @@ const (
 	defaultBuffer = 4 << 20
 	minBuffer     = 4 << 10
 	initialBuffer = 1 << 20
-
-	// timeWait is how long the stack remembers a connection that it closed
-	// first: as short as can be. The kernel beyond the TUN lets an application
-	// use the 4-tuple again at once, its packets neither wander nor arrive
-	// twice, and a SYN that comes too early costs it a second.
-	timeWait = time.Nanosecond
 
 	// maxInFlight is gVisor's limit on requests; ours is the flow registry's.
 	maxInFlight = 1 << 30
