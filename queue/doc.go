@@ -29,6 +29,14 @@
 // who waits: it has to take one, and its call succeeds. A context is
 // consulted only by a call that has to wait. Nothing here allocates but New.
 //
+// # Cost
+//
+// On two cores one producer and one consumer of batches pass a value in 33 ns,
+// where a channel takes 40 (BenchmarkSPSC); four and four take 66, a channel 40
+// (BenchmarkMPMC). Handing a value to a goroutine that waits takes 200 ns, a
+// channel 130 (BenchmarkHandoff): the price of a batch, a Close that drains and
+// a context.
+//
 // # Order
 //
 // What one goroutine puts is taken in the order in which it put it, and each
