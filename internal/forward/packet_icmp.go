@@ -32,11 +32,9 @@ const (
 	code6Prohibited     = 1
 	code6Address        = 3
 	code6Port           = 4
-	minMTU4, minMTU6    = 68, 1280
 	maxICMPError4       = 576  // RFC 1812 §4.3.2.3
 	maxICMPError        = 1280 // RFC 4443 §2.4 (c)
-	maxQuotedPayload    = maxICMPError - 2*ipv6Len - icmpLen - udpLen
-	icmpHopLimitTransit = 0 // code of both "time exceeded" messages: in transit
+	icmpHopLimitTransit = 0    // code of both "time exceeded" messages: in transit
 )
 
 // reason is why a packet could not be delivered, in terms that both versions
@@ -46,7 +44,6 @@ type reason uint8
 const (
 	noRoute reason = iota
 	hostUnreachable
-	portUnreachable
 	prohibited
 	tooBig // info is the MTU
 	ttlExceeded
@@ -69,8 +66,6 @@ func errorFor(from netip.Addr, why reason, info uint32) icmpError {
 			e.code = code4Net
 		case hostUnreachable:
 			e.code = code4Host
-		case portUnreachable:
-			e.code = code4Port
 		case prohibited:
 			e.code = code4Prohibited
 		case tooBig:
@@ -86,8 +81,6 @@ func errorFor(from netip.Addr, why reason, info uint32) icmpError {
 		e.code = code6NoRoute
 	case hostUnreachable:
 		e.code = code6Address
-	case portUnreachable:
-		e.code = code6Port
 	case prohibited:
 		e.code = code6Prohibited
 	case tooBig:

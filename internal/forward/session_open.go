@@ -154,16 +154,21 @@ func (s *session) fail(err error) {
 		why, ok = prohibited, true // an upstream without UDP, for one: better known than waited for
 	}
 	s.mu.Lock()
-	if b := s.pending; b != nil && ok {
-		for i := range b.list[:b.n] {
-			s.refuse(&b.list[i], why)
-		}
-	}
+	b := s.pending
+	s.pending = nil
 	wait := ok && !s.u.inline && s.state == opening
 	if wait {
 		s.state, s.why = refusing, why
 	}
 	s.mu.Unlock()
+	if b != nil {
+		for i := range b.list[:b.n] {
+			if ok {
+				s.refuse(&b.list[i], why)
+			}
+		}
+		s.u.releaseBatch(b)
+	}
 	if wait {
 		time.AfterFunc(refuseFor, s.close)
 	} else {

@@ -147,6 +147,9 @@ func (k *hostSocket) setMode(df bool) {
 // hostMTU is the usual MTU of an interface that packets leave by.
 const hostMTU = 1500
 
+// tracingTTL is the largest TTL of packets that are meant to run out of it.
+const tracingTTL = 32
+
 // outcome is what to do after a packet was refused.
 type outcome uint8
 
@@ -193,14 +196,14 @@ func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 // it up unasked, or refused it at once if the application wants no fragments.
 // So it is carried on in fragments, and its kernel is told the MTU for what
 // comes next, without an error on a socket that has done nothing wrong. A
-// lowered TTL is the mark of a tool that measures paths; it gets the plain truth.
+// small TTL is the mark of a tool that measures paths; it gets the plain truth.
 func (k *hostSocket) tooBig(d *datagram) outcome {
 	if !d.df || k.mode != unix.IP_PMTUDISC_DO {
 		return dropPacket // too long for any IP packet
 	}
 	q := k.s.quote(d)
 	q.payload = nil // the quote may have to wait for longer than the packet lives
-	if d.ttl < defaultTTL || ipLen(q.dst)+udpLen+min(d.size, d.seg) <= hostMTU {
+	if d.ttl <= tracingTTL || ipLen(q.dst)+udpLen+min(d.size, d.seg) <= hostMTU {
 		k.tellMTU(q)
 		return dropPacket
 	}

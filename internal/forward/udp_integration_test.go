@@ -73,7 +73,7 @@ var udpErrors4 = []wantError{
 	{name: "no route", dst: "203.0.113.9:7", size: 100, typ: 3, code: 0},
 	{name: "path mtu", dst: "10.79.0.9:7", size: 1400, typ: 3, code: 4, fromB: true, mtu: 1300},
 	{name: "path mtu known", dst: "10.79.0.9:7", size: 1400, typ: 3, code: 4, mtu: 1300},
-	{name: "link mtu", dst: "10.77.0.2:9", size: 3000, ttl: 63, typ: 3, code: 4, mtu: 1500},
+	{name: "link mtu", dst: "10.77.0.2:9", size: 3000, ttl: 30, typ: 3, code: 4, mtu: 1500},
 	{name: "neighbor", dst: "10.77.0.77:9", size: 100, typ: 3, code: 1, fromB: false},
 }
 
@@ -85,7 +85,7 @@ var udpErrors6 = []wantError{
 	{name: "no route", dst: "[2001:db8::9]:7", size: 100, typ: 1, code: 0},
 	{name: "path mtu", dst: "[fd79::9]:7", size: 1400, typ: 2, fromB: true, mtu: 1300},
 	{name: "path mtu known", dst: "[fd79::9]:7", size: 1400, typ: 2, mtu: 1300},
-	{name: "link mtu", dst: "[fd77::2]:9", size: 3000, ttl: 63, typ: 2, mtu: 1500},
+	{name: "link mtu", dst: "[fd77::2]:9", size: 3000, ttl: 30, typ: 2, mtu: 1500},
 	{name: "neighbor", dst: "[fd77::77]:9", size: 100, typ: 1, code: 3},
 }
 

@@ -80,7 +80,7 @@ func (w *sender) build(b *batch, at cursor, maxSeg int) cursor {
 		} else {
 			piece = min(piece, d.seg*maxSegments)
 		}
-		if !w.join(d, at, piece, maxSeg) {
+		if !w.join(d, at, piece) {
 			if w.n == batchLen {
 				break
 			}
@@ -103,7 +103,7 @@ func (d *datagram) count(piece int) int {
 }
 
 // join appends a piece of d to the last message if it can be part of its train.
-func (w *sender) join(d *datagram, at cursor, piece, maxSeg int) bool {
+func (w *sender) join(d *datagram, at cursor, piece int) bool {
 	if w.n == 0 || piece == 0 {
 		return false
 	}
