@@ -109,8 +109,8 @@ func TestRegistryDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := flow.NewRegistry(flow.Config{})
 		var stubborn, polite *flow.Flow
-		stubborn, _ = r.Open(flow.Meta{}, func() { go stubborn.Close() })
-		polite, _ = r.Open(flow.Meta{}, nil)
+		stubborn, _ = r.Open(flow.Meta{Network: "tcp"}, func() { go stubborn.Close() })
+		polite, _ = r.Open(flow.Meta{Network: "tcp"}, nil)
 		go func() {
 			time.Sleep(time.Second)
 			polite.Close()
@@ -126,6 +126,28 @@ func TestRegistryDrain(t *testing.T) {
 		}
 		if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrDraining) {
 			t.Fatalf("open while draining: %v", err)
+		}
+	})
+}
+
+func TestRegistryDrainDoesNotWaitForDatagrams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := flow.NewRegistry(flow.Config{})
+		var udp, tcp *flow.Flow
+		udp, _ = r.Open(flow.Meta{Network: "udp"}, func() { go udp.Close() })
+		tcp, _ = r.Open(flow.Meta{Network: "tcp"}, nil)
+		go func() {
+			time.Sleep(time.Second)
+			tcp.Close()
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := r.Drain(ctx); err != nil {
+			t.Fatalf("drain: %v", err)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Fatalf("drained after %v", took)
 		}
 	})
 }

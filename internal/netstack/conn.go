@@ -7,9 +7,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -41,9 +41,9 @@ var _ net.Conn = (*Conn)(nil)
 func (c *Conn) fail(terr tcpip.Error) error {
 	err := Errno(terr)
 	switch {
-	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.ETIMEDOUT),
-		errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH),
-		errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNABORTED):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ETIMEDOUT),
+		errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNABORTED):
 		c.errMu.Lock()
 		if c.err == nil {
 			c.err = err
@@ -69,7 +69,7 @@ func (c *Conn) fatal() error {
 	c.errMu.Lock()
 	defer c.errMu.Unlock()
 	if c.err == nil {
-		c.err = unix.ECONNRESET
+		c.err = syscall.ECONNRESET
 	}
 	return c.err
 }

@@ -2,10 +2,12 @@ package netstack
 
 import (
 	"io"
+	"syscall"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"netstackd/internal/epoll"
 )
 
 // relayState is what the zero-copy methods of a Conn work with, kept in it so
@@ -36,19 +38,19 @@ func (c *Conn) Unwatch() { c.wq.EventUnregister(&c.relay.entry) }
 func (c *Conn) NotifyEvent(mask waiter.EventMask) {
 	var ev uint32
 	if mask&waiter.ReadableEvents != 0 {
-		ev |= unix.EPOLLIN
+		ev |= epoll.In
 	}
 	if mask&waiter.WritableEvents != 0 {
-		ev |= unix.EPOLLOUT
+		ev |= epoll.Out
 	}
 	if mask&waiter.EventRdHUp != 0 {
-		ev |= unix.EPOLLRDHUP
+		ev |= epoll.RdHUp
 	}
 	if mask&waiter.EventHUp != 0 {
-		ev |= unix.EPOLLHUP
+		ev |= epoll.HUp
 	}
 	if mask&waiter.EventErr != 0 {
-		ev |= unix.EPOLLERR
+		ev |= epoll.Err
 	}
 	if ev != 0 {
 		c.relay.notify(ev)
@@ -82,7 +84,7 @@ func (c *Conn) Discard(n int) {
 func (c *Conn) readError(terr tcpip.Error) error {
 	switch terr.(type) {
 	case *tcpip.ErrWouldBlock:
-		return unix.EAGAIN
+		return syscall.EAGAIN
 	case *tcpip.ErrClosedForReceive:
 		if err := c.fatal(); err != nil {
 			return err
@@ -123,7 +125,7 @@ func (c *Conn) TryWrite(b []byte) (int, error) {
 
 func (c *Conn) writeError(terr tcpip.Error) error {
 	if _, full := terr.(*tcpip.ErrWouldBlock); full {
-		return unix.EAGAIN
+		return syscall.EAGAIN
 	}
 	if err := c.fatal(); err != nil {
 		return err
@@ -155,40 +157,4 @@ func (d *dropper) Write(b []byte) (int, error) {
 		return n, io.ErrShortWrite
 	}
 	return n, nil
-}
-
-// receiver is a tcpip.Payloader that reads a socket. gVisor asks for exactly
-// Len bytes and asks again for ever when it gets fewer, so Len is what the
-// kernel says is there, and coming up short is an error, which breaks the
-// flow rather than lose bytes of it.
-type receiver struct {
-	fd, left int
-	err      error
-}
-
-func (r *receiver) Len() int { return r.left }
-
-func (r *receiver) Read(b []byte) (int, error) {
-	if r.left == 0 {
-		return 0, io.EOF
-	}
-	if len(b) == 0 { // gVisor asks so whether this is the end
-		return 0, nil
-	}
-	b = b[:min(len(b), r.left)]
-	for {
-		n, err := unix.Read(r.fd, b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 {
-			if err == nil {
-				err = io.ErrUnexpectedEOF
-			}
-			r.err = err
-			return 0, err
-		}
-		r.left -= n
-		return n, nil
-	}
 }

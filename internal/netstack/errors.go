@@ -3,8 +3,8 @@ package netstack
 import (
 	"errors"
 	"os"
+	"syscall"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
@@ -18,67 +18,67 @@ func Errno(err tcpip.Error) error {
 	case nil:
 		return nil
 	case *tcpip.ErrAborted, *tcpip.ErrConnectionAborted:
-		return unix.ECONNABORTED
+		return syscall.ECONNABORTED
 	case *tcpip.ErrAddressFamilyNotSupported, *tcpip.ErrUnknownProtocol:
-		return unix.EAFNOSUPPORT
+		return syscall.EAFNOSUPPORT
 	case *tcpip.ErrAlreadyBound, *tcpip.ErrInvalidEndpointState, *tcpip.ErrInvalidOptionValue, *tcpip.ErrBadBuffer,
 		*tcpip.ErrInvalidPortRange, *tcpip.ErrMalformedHeader, *tcpip.ErrMissingRequiredFields,
 		*tcpip.ErrMulticastInputCannotBeOutput, *tcpip.ErrQueueSizeNotSupported:
-		return unix.EINVAL
+		return syscall.EINVAL
 	case *tcpip.ErrAlreadyConnected:
-		return unix.EISCONN
+		return syscall.EISCONN
 	case *tcpip.ErrAlreadyConnecting:
-		return unix.EALREADY
+		return syscall.EALREADY
 	case *tcpip.ErrBadAddress:
-		return unix.EFAULT
+		return syscall.EFAULT
 	case *tcpip.ErrBadLocalAddress:
-		return unix.EADDRNOTAVAIL
+		return syscall.EADDRNOTAVAIL
 	case *tcpip.ErrBroadcastDisabled, *tcpip.ErrNotPermitted:
-		return unix.EACCES
+		return syscall.EACCES
 	case *tcpip.ErrClosedForReceive:
-		return unix.ENOTCONN
+		return syscall.ENOTCONN
 	case *tcpip.ErrClosedForSend:
-		return unix.EPIPE
+		return syscall.EPIPE
 	case *tcpip.ErrConnectStarted:
-		return unix.EINPROGRESS
+		return syscall.EINPROGRESS
 	case *tcpip.ErrConnectionRefused:
-		return unix.ECONNREFUSED
+		return syscall.ECONNREFUSED
 	case *tcpip.ErrConnectionReset:
-		return unix.ECONNRESET
+		return syscall.ECONNRESET
 	case *tcpip.ErrDestinationRequired:
-		return unix.EDESTADDRREQ
+		return syscall.EDESTADDRREQ
 	case *tcpip.ErrDuplicateAddress, *tcpip.ErrDuplicateNICID:
-		return unix.EEXIST
+		return syscall.EEXIST
 	case *tcpip.ErrEndpointBusy:
-		return unix.EBUSY
+		return syscall.EBUSY
 	case *tcpip.ErrHostDown:
-		return unix.EHOSTDOWN
+		return syscall.EHOSTDOWN
 	case *tcpip.ErrHostUnreachable:
-		return unix.EHOSTUNREACH
+		return syscall.EHOSTUNREACH
 	case *tcpip.ErrMessageTooLong:
-		return unix.EMSGSIZE
+		return syscall.EMSGSIZE
 	case *tcpip.ErrNetworkUnreachable:
-		return unix.ENETUNREACH
+		return syscall.ENETUNREACH
 	case *tcpip.ErrNoBufferSpace:
-		return unix.ENOBUFS
+		return syscall.ENOBUFS
 	case *tcpip.ErrNoPortAvailable: // as connect(2) has it
-		return unix.EADDRNOTAVAIL
+		return syscall.EADDRNOTAVAIL
 	case *tcpip.ErrNoNet:
-		return unix.ENONET
+		return errNoNet
 	case *tcpip.ErrNoSuchFile:
-		return unix.ENOENT
+		return syscall.ENOENT
 	case *tcpip.ErrInvalidNICID, *tcpip.ErrUnknownDevice, *tcpip.ErrUnknownNICID:
-		return unix.ENODEV
+		return syscall.ENODEV
 	case *tcpip.ErrNotConnected:
-		return unix.ENOTCONN
+		return syscall.ENOTCONN
 	case *tcpip.ErrNotSupported, *tcpip.ErrUnknownProtocolOption:
-		return unix.EOPNOTSUPP
+		return syscall.EOPNOTSUPP
 	case *tcpip.ErrPortInUse:
-		return unix.EADDRINUSE
+		return syscall.EADDRINUSE
 	case *tcpip.ErrTimeout:
-		return unix.ETIMEDOUT
+		return syscall.ETIMEDOUT
 	case *tcpip.ErrWouldBlock:
 		return errAgain
 	}
-	return os.NewSyscallError("netstack", unix.EIO)
+	return os.NewSyscallError("netstack", syscall.EIO)
 }

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package netstack
+
+import "syscall"
+
+const errNoNet = syscall.ENETUNREACH
