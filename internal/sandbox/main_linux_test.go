@@ -56,6 +56,7 @@ func execMain(args []string) int {
 	publish := flags.Int("publish", 0, "print what this port inside answers to a line on standard input")
 	stop := flags.Bool("cancel", false, "end the wait at a line on standard input")
 	dir := flags.String("dir", "", "")
+	refuse := flags.Bool("refuse", false, "carry no connection on")
 	mapped := flags.String("map", "", "where all connections go")
 	if err := flags.Parse(args); err != nil {
 		return sandbox.StatusFailed
@@ -87,7 +88,7 @@ func execMain(args []string) int {
 	defer wg.Wait()
 	defer cancel()
 	if !*deaf {
-		f := newFakeStack(s.TUN()[0], 1500, s.Dialer(&hostDialer{to: *mapped}))
+		f := newFakeStack(s.TUN()[0], 1500, s.Dialer(&hostDialer{to: *mapped, refuse: *refuse}))
 		wg.Go(func() { f.serve(ctx) })
 	}
 	if err := s.Run(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"netstackd/internal/flow"
 	"netstackd/internal/sandbox"
@@ -119,13 +120,17 @@ func (f *fakeStack) serve(ctx context.Context) {
 }
 
 // hostDialer dials from where the daemon is: always the same address, if it has
-// one.
+// one, or none.
 type hostDialer struct {
 	net.Dialer
-	to string
+	to     string
+	refuse bool
 }
 
 func (d *hostDialer) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+	if d.refuse {
+		return nil, syscall.ECONNREFUSED
+	}
 	if d.to != "" {
 		address = d.to
 	}
