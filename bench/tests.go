@@ -36,6 +36,7 @@ func Tests() []Test {
 		{"request", []Metric{
 			{"request", "request/response, p50", "µs", false, true},
 			{"request-p99", "  p99", "µs", false, true},
+			{"request-cpu", "  CPU of the program", "µs each", false, false},
 		}},
 		{"connect", []Metric{
 			rate("connect", "connect/request/response/close, 16 at once", "/s"),
@@ -51,7 +52,7 @@ func Tests() []Test {
 		{"memory", []Metric{
 			{"memory", "memory of an idle TCP flow", "KB", false, false},
 			{"memory-kept", "  not given back", "%", false, false},
-			{"memory-wait", "  given back after", "s", false, false},
+			{"memory-wait", "  nine tenths given back, or given up, after", "s", false, false},
 		}},
 		{"destinations", []Metric{
 			{"destinations-packet", "cost of a datagram, many destinations ÷ one", "×", false, false},

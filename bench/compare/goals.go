@@ -46,7 +46,7 @@ func goals(r *bench.Report) []Goal {
 	g.atLeast("UDP echoes in trains: to one by one", 4, g.between("train", "single", ours))
 	for _, path := range []string{ours, bench.SOCKSHostPath, bench.SOCKSStackPath} {
 		g.atMost("memory of an idle TCP flow, "+path+", KB", 16, g.value("memory", path))
-		g.atMost("  given back after, s", 60, g.value("memory-wait", path))
+		g.atMost("  not given back a minute after their end, "+path+", %", 10, g.value("memory-kept", path))
 	}
 	g.atMost("CPU when idle, s/min", 0.1, g.value("idle", ours))
 	return g.goals
@@ -141,29 +141,30 @@ func (g *gauge) value(metric, path string) measured {
 	return measured{v, bench.Number(v)}
 }
 
-// writeGoals writes them as a table, and how many are met.
+// writeGoals writes those that were measured as a table, and how many are met.
 func writeGoals(w io.Writer, goals []Goal) error {
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "target\t\tmeasured\t")
-	met := 0
+	met, measured := 0, 0
 	for _, g := range goals {
+		if g.Measured == nil {
+			continue
+		}
+		measured++
 		sign, verdict := "≥", "NOT MET"
 		if g.AtMost {
 			sign = "≤"
 		}
-		switch {
-		case g.Met:
+		if g.Met {
 			met++
 			verdict = "met"
-		case g.Measured == nil:
-			verdict = ""
 		}
 		fmt.Fprintf(t, "%s\t%s %v\t%s\t%s\n", g.What, sign, g.Limit, g.Text, verdict)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d of %d met\n", met, len(goals))
+	_, err := fmt.Fprintf(w, "\n%d of %d met; %d were not measured\n", met, measured, len(goals)-measured)
 	return err
 }
