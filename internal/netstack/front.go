@@ -77,8 +77,15 @@ func (f *front) handleIPv4(pkt *stack.PacketBuffer) {
 	h := header.IPv4(b)
 	if h.HeaderLength() != header.IPv4MinimumSize || h.More() || h.FragmentOffset() != 0 {
 		if f.forwardable(h.SourceAddress(), h.DestinationAddress()) {
+			if h.More() || h.FragmentOffset() != 0 {
+				pkt.RXChecksumValidated = false // nobody has seen the whole
+			}
 			f.NetworkEndpoint.HandlePacket(pkt)
 		}
+		return
+	}
+	if int(h.TotalLength()) > pkt.Data().Size() {
+		f.s.drop(&f.s.counters.malformed)
 		return
 	}
 	if !pkt.RXChecksumValidated && !h.IsChecksumValid() {
@@ -111,6 +118,9 @@ func (f *front) handleIPv6(pkt *stack.PacketBuffer) {
 	src, dst := h.SourceAddress(), h.DestinationAddress()
 	if !f.direct(proto, dst) {
 		if f.forwardable(src, dst) {
+			if fragment6(pkt, proto) {
+				pkt.RXChecksumValidated = false // nobody has seen the whole
+			}
 			f.NetworkEndpoint.HandlePacket(pkt)
 		}
 		return
@@ -124,6 +134,28 @@ func (f *front) handleIPv6(pkt *stack.PacketBuffer) {
 	_, _ = pkt.NetworkHeader().Consume(header.IPv6MinimumSize)
 	pkt.Data().CapLength(length)
 	f.transport(pkt, proto, src, dst)
+}
+
+// fragment6 reports whether an IPv6 packet has a fragment header, after headers
+// that may precede it (RFC 8200 §4.1). The first one is of the type next.
+func fragment6(pkt *stack.PacketBuffer, next tcpip.TransportProtocolNumber) bool {
+	at := header.IPv6MinimumSize
+	for range 8 { // more than any sender has use for
+		switch header.IPv6ExtensionHeaderIdentifier(next) {
+		case header.IPv6FragmentExtHdrIdentifier:
+			return true
+		case header.IPv6HopByHopOptionsExtHdrIdentifier, header.IPv6RoutingExtHdrIdentifier, header.IPv6DestinationOptionsExtHdrIdentifier:
+		default:
+			return false
+		}
+		b, ok := pkt.Data().PullUp(at + 2)
+		if !ok {
+			return false
+		}
+		next = tcpip.TransportProtocolNumber(b[at])
+		at += 8 + 8*int(b[at+1])
+	}
+	return true
 }
 
 // direct reports whether the packet needs nothing of gVisor's IP layer. What

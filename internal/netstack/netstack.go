@@ -68,6 +68,7 @@ type Stack struct {
 	link     *link.Endpoint
 	gs       *stack.Stack
 	counters counters
+	packets  sync.Pool // *Packet
 
 	synMu sync.Mutex
 	syns  map[stack.TransportEndpointID][]byte // what an ICMP error would quote
@@ -86,6 +87,7 @@ func New(dev link.Device) (*Stack, error) {
 		conns: make(map[*Conn]struct{}),
 	}
 	s.bufferLimit.Store(defaultBuffer)
+	s.packets.New = func() any { return new(Packet) }
 	return s, s.open(dev)
 }
 

@@ -79,7 +79,9 @@ func (s *Stack) foreign(pkt *stack.PacketBuffer, proto uint8) bool {
 	if s.cfg.Packets == nil {
 		return false
 	}
-	p := Packet{
+	p := s.packets.Get().(*Packet)
+	defer s.releasePacket(p)
+	*p = Packet{
 		Proto:     proto,
 		Network:   pkt.NetworkHeader().Slice(),
 		Transport: pkt.TransportHeader().Slice(),
@@ -102,7 +104,12 @@ func (s *Stack) foreign(pkt *stack.PacketBuffer, proto uint8) bool {
 		p.GSOSize = pkt.GSOOptions.MSS
 	}
 	p.Hash = flowHash(p.Src, uint16(p.Transport[0])<<8|uint16(p.Transport[1]))
-	return s.cfg.Packets.HandlePacket(&p)
+	return s.cfg.Packets.HandlePacket(p)
+}
+
+func (s *Stack) releasePacket(p *Packet) {
+	*p = Packet{}
+	s.packets.Put(p)
 }
 
 // flowHash spreads application sources over the device's queues (FNV-1a).

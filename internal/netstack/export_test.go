@@ -1,0 +1,12 @@
+package netstack
+
+import "time"
+
+// Deadline lets tests of the outside reach deadline.
+type Deadline struct{ d deadline }
+
+// Set is deadline.set.
+func (d *Deadline) Set(t time.Time) { d.d.set(t) }
+
+// Wait is deadline.wait.
+func (d *Deadline) Wait() <-chan struct{} { return d.d.wait() }
