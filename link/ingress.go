@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -73,6 +74,10 @@ func (e *Endpoint) read(ctx context.Context, n int, q *queue.Queue[*stack.Packet
 	for {
 		s.fill()
 		size, err := e.dev.ReadPacket(n, &s.hdr, s.bufs[:])
+		if errors.Is(err, syscall.EMSGSIZE) { // more than the largest IP packet: cut
+			e.counters.rxMalformed.Add(1)
+			continue
+		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, os.ErrClosed) {
 				e.fail(fmt.Errorf("link: read: %w", err))

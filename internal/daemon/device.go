@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 
 	"netstackd/internal/hostnet"
 	"netstackd/tun"
@@ -23,6 +25,11 @@ func openTUN(cfg Config) (*tun.Device, error) {
 	tc := tun.Config{Name: cfg.TUN, Queues: cfg.Queues, MTU: cfg.mtu()}
 	if cfg.TUNFd < 0 {
 		dev, err := tun.Open(tc)
+		if errors.Is(err, syscall.EPERM) && cfg.MTU == 0 {
+			// An interface that root made for us: it may keep the MTU that it has.
+			tc.MTU = 0
+			dev, err = tun.Open(tc)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -38,6 +38,7 @@ type engine struct {
 	stack *netstack.Stack
 	tcp   *forward.TCP
 	udp   *forward.UDP
+	echo  *forward.Echo // nil with an upstream
 
 	reclaim reclaim
 	serving sync.WaitGroup
@@ -127,11 +128,12 @@ func (e *engine) start(cfg Config, c carriage) error {
 	})
 	packets := &forward.Packets{UDP: e.udp}
 	if c.host != nil {
-		packets.Echo = forward.NewEcho(e.stack.Link(), pinger(c.host), e.loop, e.flows, forward.EchoConfig{
+		e.echo = forward.NewEcho(e.stack.Link(), pinger(c.host), e.loop, e.flows, forward.EchoConfig{
 			Router: router,
 			Logger: e.log,
 		})
-		e.serve(func() error { return packets.Echo.Serve(ctx) })
+		packets.Echo = e.echo
+		e.serve(func() error { return e.echo.Serve(ctx) })
 	}
 	e.serve(func() error { return e.loop.Serve(ctx) })
 	e.serve(func() error { return e.udp.Serve(ctx) })
@@ -190,7 +192,15 @@ func (e *engine) wait(ctx context.Context) error {
 }
 
 // drain lets flows finish for a while, then resets those that are left.
+// Datagrams have no end: their sessions are over when they have been quiet for
+// a moment.
 func (e *engine) drain(d time.Duration) {
+	if e.udp != nil {
+		e.udp.Drain()
+	}
+	if e.echo != nil {
+		e.echo.Drain()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	open := e.flows.Len()

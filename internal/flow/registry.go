@@ -48,11 +48,10 @@ type Registry struct {
 	cfg     Config
 	nextID  atomic.Uint64
 	open    atomic.Int64
-	conns   atomic.Int64 // open flows that are connections
 	refused atomic.Int64
 	up      atomic.Int64
 	down    atomic.Int64
-	drained chan struct{} // signaled when open or conns falls to 0 while draining
+	drained chan struct{} // signaled when open falls to 0 while draining
 	drain   atomic.Bool
 	limit   atomic.Int64 // MaxFlows, lowered by SetLimit
 	sources sourceCount
@@ -92,9 +91,6 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 	if kill != nil {
 		f.killer.Store(&kill)
 	}
-	if f.meta.Network == "tcp" {
-		r.conns.Add(1)
-	}
 	s := &r.shards[f.id%shards]
 	s.mu.Lock()
 	s.flows[f.id] = f
@@ -133,11 +129,7 @@ func (r *Registry) remove(f *Flow) {
 	}
 	r.up.Add(f.up.Load())
 	r.down.Add(f.down.Load())
-	last := f.meta.Network == "tcp" && r.conns.Add(-1) == 0
 	n := r.left()
-	if last {
-		r.progress()
-	}
 	if r.cfg.Changed != nil {
 		r.cfg.Changed(int(n))
 	}
@@ -145,20 +137,13 @@ func (r *Registry) remove(f *Flow) {
 
 func (r *Registry) left() int64 {
 	n := r.open.Add(-1)
-	if n == 0 {
-		r.progress()
-	}
-	return n
-}
-
-// progress has Drain look again.
-func (r *Registry) progress() {
-	if r.drain.Load() {
+	if n == 0 && r.drain.Load() {
 		select {
 		case r.drained <- struct{}{}:
 		default:
 		}
 	}
+	return n
 }
 
 // Kill ends the flow with this number, and reports whether it was open.
@@ -198,30 +183,22 @@ func (r *Registry) each(do func(*Flow)) {
 	}
 }
 
-// Drain refuses new flows and lets connections finish. Datagrams have no end
-// to wait for, so when the last connection has ended, or ctx has, the flows
-// that remain are killed; Drain returns when their owners have closed them. The
-// error is the context's if connections were cut.
+// Drain refuses new flows and waits until none is left. When ctx ends first it
+// kills those that remain, waits for their owners to close them, and returns
+// the context's error.
 func (r *Registry) Drain(ctx context.Context) error {
 	r.drain.Store(true)
 	var err error
 	done := ctx.Done()
-	killed := false
-	for {
-		if r.conns.Load() == 0 && !killed {
-			killed = true
-			r.each((*Flow).Kill)
-		}
-		if r.open.Load() == 0 {
-			return err
-		}
+	for r.open.Load() > 0 {
 		select {
 		case <-r.drained:
 		case <-done:
-			err, done, killed = ctx.Err(), nil, true
+			err, done = ctx.Err(), nil
 			r.each((*Flow).Kill)
 		}
 	}
+	return err
 }
 
 // Stats returns the registry's counters.

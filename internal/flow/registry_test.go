@@ -130,28 +130,6 @@ func TestRegistryDrain(t *testing.T) {
 	})
 }
 
-func TestRegistryDrainDoesNotWaitForDatagrams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := flow.NewRegistry(flow.Config{})
-		var udp, tcp *flow.Flow
-		udp, _ = r.Open(flow.Meta{Network: "udp"}, func() { go udp.Close() })
-		tcp, _ = r.Open(flow.Meta{Network: "tcp"}, nil)
-		go func() {
-			time.Sleep(time.Second)
-			tcp.Close()
-		}()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		start := time.Now()
-		if err := r.Drain(ctx); err != nil {
-			t.Fatalf("drain: %v", err)
-		}
-		if took := time.Since(start); took != time.Second {
-			t.Fatalf("drained after %v", took)
-		}
-	})
-}
-
 func TestRegistryConcurrent(t *testing.T) {
 	r := flow.NewRegistry(flow.Config{MaxFlows: 50})
 	var wg sync.WaitGroup
