@@ -93,29 +93,6 @@ func dropCapabilities() error {
 	return nil
 }
 
-// letGo closes what this process has of the caller's for the command, of the
-// standard streams the first few: the end of a pipe that the command closes must
-// be seen at its other end.
-func letGo(standard int) {
-	if null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-		for fd := range standard {
-			_ = unix.Dup3(null, fd, 0)
-		}
-		unix.Close(null)
-	}
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		var fd int
-		if n, _ := fmt.Sscan(e.Name(), &fd); n != 1 || fd < 3 {
-			continue
-		}
-		// All of ours are close-on-exec.
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
-			unix.Close(fd)
-		}
-	}
-}
-
 // errnoOf is the errno in err, 0 if there is none.
 func errnoOf(err error) unix.Errno {
 	var errno unix.Errno

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,7 @@ type helper struct {
 	conn    *conn
 	argv    []string // the command
 	setup   setup
+	lent    []int // what the caller left open for the command
 	masks   *masks
 	signals *relay
 }
@@ -56,7 +58,7 @@ func newHelper(args []string) (*helper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &helper{conn: conn, argv: args[2:], signals: newRelay()}, nil
+	return &helper{conn: conn, argv: args[2:], lent: lent(), signals: newRelay()}, nil
 }
 
 // serve does what netstackd asks for, up to the end of either.
@@ -163,7 +165,7 @@ func (h *helper) dial(m message) {
 		return
 	}
 	defer c.Close()
-	raw, err := c.(*net.TCPConn).SyscallConn()
+	raw, err := c.(syscall.Conn).SyscallConn() // as all of package net's are
 	if err == nil {
 		err = raw.Control(func(fd uintptr) { _ = h.conn.send(reply, int(fd)) })
 	}

@@ -22,11 +22,13 @@ import (
 // this host's memory.
 const probeTimeout = 5 * time.Second
 
-// Where the helper connects to: documentation addresses (RFC 5737, RFC 3849),
-// which nobody has, so that only a default route leads there.
-var probeAddrs = []netip.Addr{
-	netip.AddrFrom4([4]byte{192, 0, 2, 1}),
-	netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}),
+// probeAddrs is where the helper connects to: documentation addresses (RFC 5737,
+// RFC 3849), which nobody has, so that only a default route leads there.
+func probeAddrs() []netip.Addr {
+	return []netip.Addr{
+		netip.AddrFrom4([4]byte{192, 0, 2, 1}),
+		netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}),
+	}
 }
 
 // Run proves that the sandbox's traffic is captured, and then starts the
@@ -44,7 +46,7 @@ func (s *Sandbox) Run(ctx context.Context) error {
 		return asError(err)
 	}
 	if s.cfg.JobControl {
-		letGo(2) // standard error is for the log
+		letGo(2, s.lent) // standard error is for the log
 	}
 	return nil
 }
@@ -88,8 +90,8 @@ type proof struct {
 }
 
 func newProof(cfg Config) *proof {
-	p := &proof{question: rand.Text(), answer: rand.Text(), arrived: make(chan net.Conn, len(probeAddrs))}
-	for _, a := range probeAddrs {
+	p := &proof{question: rand.Text(), answer: rand.Text(), arrived: make(chan net.Conn, len(probeAddrs()))}
+	for _, a := range probeAddrs() {
 		same := func(own netip.Prefix) bool { return own.Addr().Is6() == a.Is6() }
 		if slices.ContainsFunc(cfg.Addresses, same) && (a.Is4() || !cfg.NoIPv6) {
 			p.addrs = append(p.addrs, netip.AddrPortFrom(a, probePort))

@@ -19,7 +19,7 @@ func (h *helper) run() error {
 	if err != nil {
 		return h.fail(status, err)
 	}
-	letGo(3)
+	letGo(3, h.lent)
 	if err := h.conn.send(message{Op: opStarted, PID: pid}); err != nil {
 		return err
 	}

@@ -8,12 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// passed are the signals that netstackd passes on. Those of the terminal are
+// passed returns the signals that netstackd passes on. Those of the terminal are
 // among them: they reach the whole process group, and so the command, by
 // themselves, which relay tells from those sent to netstackd alone.
-var passed = []os.Signal{
-	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM,
-	unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGWINCH, unix.SIGPWR,
+func passed() []os.Signal {
+	return []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM,
+		unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGWINCH, unix.SIGPWR,
+	}
 }
 
 // notify has c receive signals, but for those that our caller ignores, as
@@ -30,7 +32,7 @@ func notify(c chan<- os.Signal, signals []os.Signal) {
 // there to get them: none may end this process and leave the command alone.
 func (s *Sandbox) catchSignals() {
 	s.signals = make(chan os.Signal, 64)
-	notify(s.signals, passed)
+	notify(s.signals, passed())
 }
 
 // passSignals tells the helper of each signal that this process got since
@@ -85,7 +87,7 @@ func newRelay() *relay {
 		recent: make(map[unix.Signal]time.Time),
 	}
 	// Also SIGTTOU: the default would be to stop.
-	notify(r.own, append([]os.Signal{unix.SIGTTOU}, passed...))
+	notify(r.own, append(passed(), unix.SIGTTOU))
 	return r
 }
 

@@ -11,7 +11,9 @@ import (
 
 // helperCaps are what a helper that isn't root needs after execve(2): the
 // network, mounts, and port 53.
-var helperCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_NET_BIND_SERVICE}
+func helperCaps() []uintptr {
+	return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_NET_BIND_SERVICE}
+}
 
 const ownSpaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS
 
@@ -23,7 +25,7 @@ func namespaces(choice UserNamespace) []*syscall.SysProcAttr {
 			Cloneflags:  ownSpaces | unix.CLONE_NEWUSER,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
-			AmbientCaps: helperCaps,
+			AmbientCaps: helperCaps(),
 		}}
 	}
 	user := &syscall.SysProcAttr{
@@ -54,27 +56,4 @@ func wholeMap(path string) (ids []syscall.SysProcIDMap) {
 		ids = append(ids, syscall.SysProcIDMap{Size: 1})
 	}
 	return ids
-}
-
-// inherited returns the fds that our caller gave us beyond the standard streams,
-// each at the index it has from 3 up, until the first that is ours; done closes
-// the copies. A shell's <(command), make's jobserver and others hand them to
-// the command by number. Those above the first gap pass through by themselves.
-func inherited() (files []*os.File, done func()) {
-	for fd := 3; ; fd++ {
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err != nil || flags&unix.FD_CLOEXEC != 0 {
-			break
-		}
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			break
-		}
-		files = append(files, os.NewFile(uintptr(dup), "inherited"))
-	}
-	return files, func() {
-		for _, f := range files {
-			f.Close()
-		}
-	}
 }

@@ -25,6 +25,7 @@ type Sandbox struct {
 	helper  *exec.Cmd
 	reap    func() error // waits for the helper, once
 	tuns    []int
+	lent    []int // what our caller left open for the command
 	packets []net.PacketConn
 	streams []net.Listener
 	proof   atomic.Pointer[proof] // set while Run probes
@@ -81,7 +82,8 @@ func (s *Sandbox) startHelper(attr *syscall.SysProcAttr) error {
 		return err
 	}
 	defer theirs.Close()
-	extra, closeExtra := inherited()
+	s.lent = lent()
+	extra, closeExtra := extraFiles(s.lent)
 	defer closeExtra()
 	// The helper's own arguments are the command's, and its environment too,
 	// so that what exec can carry, we can: a message could not.
@@ -100,6 +102,9 @@ func (s *Sandbox) startHelper(attr *syscall.SysProcAttr) error {
 		ours.Close()
 		if dirErr := checkDir(s.cfg.Dir); dirErr != nil {
 			return dirErr
+		}
+		if errors.Is(err, unix.E2BIG) {
+			return &Error{StatusCannotRun, err}
 		}
 		return explainClone(err, os.DirFS("/proc"))
 	}
