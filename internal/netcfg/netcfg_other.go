@@ -54,3 +54,8 @@ func Doctor(context.Context) []Check {
 
 // Cleanup is not supported on this system.
 func Cleanup() (int, error) { return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsupported) }
+
+// OutboundMTU knows none.
+func OutboundMTU(string, uint32) (int, error) {
+	return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsupported)
+}

@@ -99,26 +99,37 @@ type rule struct {
 	iif      string       // incoming interface, "" for any
 	from     netip.Prefix // source, invalid for any
 	uid      *UIDRange    // nil for any
-	dns      int          // IP protocol whose port 53 is meant, 0 for any traffic
+	proto    int          // IP protocol, 0 for any
+	port     uint16       // destination port, 0 for any
 	not      bool         // invert the selectors
 	action   action
 	draining bool // keeps captured flows going: removed last
 }
 
-// IP protocols that carry DNS.
 const (
 	protoTCP = 6
 	protoUDP = 17
+	portDNS  = 53
 )
 
 type action uint8
 
 const (
-	toEnd   action = iota // goto END
-	toTable               // lookup T
-	toDNS                 // lookup T's twin for DNS
-	nop                   // END itself
+	toEnd     action = iota // goto END
+	toTable                 // lookup T
+	toDNS                   // lookup T's twin for DNS
+	toPath                  // lookup T with the path's MTU
+	toDNSPath               // lookup T's twin with the path's MTU
+	nop                     // END itself
 )
+
+// path is the table that says the path's MTU in place of the TUN's.
+func (a action) path() action {
+	if a == toDNS {
+		return toDNSPath
+	}
+	return toPath
+}
 
 const (
 	offMark      = 0
@@ -163,7 +174,12 @@ func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg 
 			if hasDefault(f, cfg.Routes) {
 				to = toDNS // that has it all, connected nameservers too
 			}
-			rules = append(rules, rule{offset: offTUNSource, from: host, action: to, draining: true})
+			// No incoming interface here, though only this host's own packets
+			// matter: the kernel looks for the protocol of one that a filter
+			// made it route again only if some rule asks for it on any.
+			rules = append(rules,
+				rule{offset: offTUNSource, from: host, proto: protoTCP, action: to, draining: true},
+				rule{offset: offTUNSource + 1, from: host, action: to.path(), draining: true})
 		}
 	}
 	if cfg.Gateway {
@@ -172,10 +188,12 @@ func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg 
 	for _, uid := range users(cfg.IncludeUIDs) {
 		if hasDefault(f, cfg.Routes) {
 			rules = append(rules,
-				rule{offset: offDNS, iif: "lo", uid: uid, dns: protoUDP, action: toDNS},
-				rule{offset: offDNS, iif: "lo", uid: uid, dns: protoTCP, action: toDNS})
+				rule{offset: offDNS, iif: "lo", uid: uid, proto: protoUDP, port: portDNS, action: toDNSPath},
+				rule{offset: offDNS, iif: "lo", uid: uid, proto: protoTCP, port: portDNS, action: toDNS})
 		}
-		rules = append(rules, rule{offset: offCapture, iif: "lo", uid: uid, action: toTable})
+		rules = append(rules,
+			rule{offset: offCapture, iif: "lo", uid: uid, proto: protoTCP, action: toTable},
+			rule{offset: offCapture + 1, iif: "lo", uid: uid, action: toPath})
 	}
 	return rules
 }

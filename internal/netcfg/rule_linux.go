@@ -26,15 +26,19 @@ func (r rule) netlinkRule(f family, s slot) *netlink.Rule {
 	if r.uid != nil {
 		n.UIDRange = netlink.NewRuleUIDRange(r.uid.First, r.uid.Last)
 	}
-	if r.dns != 0 {
-		n.IPProto = r.dns
-		n.Dport = netlink.NewRulePortRange(53, 53)
+	n.IPProto = r.proto
+	if r.port != 0 {
+		n.Dport = netlink.NewRulePortRange(r.port, r.port)
 	}
 	switch r.action {
 	case toTable:
 		n.Table = s.table()
 	case toDNS:
 		n.Table = s.dnsTable()
+	case toPath:
+		n.Table = s.pathTable()
+	case toDNSPath:
+		n.Table = s.dnsPathTable()
 	case toEnd:
 		n.Goto = s.base() + offEnd
 	case nop:

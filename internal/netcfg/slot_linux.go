@@ -20,17 +20,22 @@ const (
 	firstMark  = 0x198
 )
 
-// slot is the set of numbers of one running daemon: its table and its band of
+// slot is the set of numbers of one running daemon: its tables and its band of
 // rule priorities. The socket keeps it for as long as the process lives.
 type slot struct {
 	n  int
 	fd int
 }
 
-func (s slot) table() int    { return firstTable + s.n }
-func (s slot) dnsTable() int { return firstTable + maxSlots + s.n }
-func (s slot) tables() []int { return []int{s.table(), s.dnsTable()} }
-func (s slot) base() int     { return firstBand + s.n*bandSize }
+func (s slot) table() int        { return firstTable + s.n }
+func (s slot) dnsTable() int     { return firstTable + maxSlots + s.n }
+func (s slot) pathTable() int    { return firstTable + 2*maxSlots + s.n }
+func (s slot) dnsPathTable() int { return firstTable + 3*maxSlots + s.n }
+func (s slot) base() int         { return firstBand + s.n*bandSize }
+
+func (s slot) tables() []int {
+	return []int{s.table(), s.dnsTable(), s.pathTable(), s.dnsPathTable()}
+}
 
 // claim takes slot n, or returns an error that wraps EADDRINUSE if a living
 // process of this network namespace has it.

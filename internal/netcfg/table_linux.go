@@ -10,19 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncTables brings table T and its twin to what they should hold.
+// syncTables brings table T, its twin, and both again with the path's MTU, to
+// what they should hold.
 func (c *capture) syncTables(f family) error {
 	connected, err := c.connected(f)
 	if err != nil {
 		return err
 	}
-	cfg := &c.h.cfg
+	cfg, slot := &c.h.cfg, c.h.slot
+	plan := planTable(f, cfg.Routes, cfg.Excludes, connected)
+	dns := planDNSTable(f, cfg.Routes, cfg.Excludes)
+	mtus, err := c.pathMTUs(f, plan.device)
+	if err != nil {
+		return err
+	}
 	return errors.Join(
-		c.syncTable(f, c.h.slot.table(), planTable(f, cfg.Routes, cfg.Excludes, connected)),
-		c.syncTable(f, c.h.slot.dnsTable(), planDNSTable(f, cfg.Routes, cfg.Excludes)))
+		c.syncTable(f, slot.table(), plan, nil),
+		c.syncTable(f, slot.dnsTable(), dns, nil),
+		c.syncTable(f, slot.pathTable(), plan, mtus),
+		c.syncTable(f, slot.dnsPathTable(), dns, mtus))
 }
 
-func (c *capture) syncTable(f family, table int, plan tablePlan) error {
+// syncTable brings one table to its plan. Of mtus are its routes' own MTUs; the
+// others have the TUN's.
+func (c *capture) syncTable(f family, table int, plan tablePlan, mtus map[netip.Prefix]int) error {
 	list, err := listTable(c.h.nl, f.nl(), table)
 	if err != nil {
 		return err
@@ -39,11 +50,16 @@ func (c *capture) syncTable(f family, table int, plan tablePlan) error {
 		keys(plan.throw, func(p netip.Prefix) key { return key{p, true} }),
 		keys(plan.device, func(p netip.Prefix) key { return key{p, false} }),
 	) {
-		if _, ok := stale[k]; ok {
-			delete(stale, k)
+		mtu := 0
+		if !k.throw {
+			mtu = mtus[k.dst]
+		}
+		have, ok := stale[k]
+		delete(stale, k)
+		if ok && have.MTU == mtu {
 			continue
 		}
-		if err := c.addRoute(table, k.dst, k.throw); err != nil {
+		if err := c.addRoute(table, k.dst, k.throw, mtu); err != nil {
 			return err
 		}
 	}
@@ -63,12 +79,14 @@ func keys[T, K any](list []T, of func(T) K) []K {
 	return out
 }
 
-func (c *capture) addRoute(table int, dst netip.Prefix, throw bool) error {
+// addRoute adds a route or replaces the one to the same destination.
+func (c *capture) addRoute(table int, dst netip.Prefix, throw bool, mtu int) error {
 	r := &netlink.Route{Table: table, Dst: toIPNet(dst), Protocol: Protocol}
 	if throw {
 		r.Type = unix.RTN_THROW
 	} else {
 		r.LinkIndex = c.h.index
+		r.MTU = mtu
 		// Not link scope, which a device route usually has: the kernel looks
 		// up a gateway that somebody adds a route by at that scope, and must
 		// not find the TUN in the moment before a new subnet is thrown out.
@@ -82,7 +100,7 @@ func (c *capture) addRoute(table int, dst netip.Prefix, throw bool) error {
 	if err := c.h.nl.RouteReplace(r); err != nil {
 		return fmt.Errorf("route %s: %w", dst, err)
 	}
-	c.h.log.Debug("route added", "dst", dst.String(), "throw", throw)
+	c.h.log.Debug("route added", "dst", dst.String(), "table", table, "throw", throw, "mtu", mtu)
 	return nil
 }
 
