@@ -139,11 +139,20 @@ func (l *lab) costs(ctx context.Context, r *route, dests int) (costs [2]float64,
 	return [2]float64{median(seen[0]), median(seen[1])}, nil
 }
 
-// rest finds what the program uses while it has nothing to do.
+// rest finds what a program uses while it has nothing to do: a fresh one, that
+// has carried a little.
 func (l *lab) rest(ctx context.Context, r *route, found map[string]float64) error {
 	period := 10 * l.cfg.Duration
-	// What follows traffic is over by then: acknowledgements, the collector.
-	if err := wait(ctx, 2*time.Second); err != nil {
+	r.program.stop()
+	if err := l.start(ctx, r.program); err != nil {
+		r.program.failed = err
+		return err
+	}
+	if _, err := l.holding(ctx, r, 16); err != nil {
+		return err
+	}
+	// What follows traffic is over by then: acknowledgements, timers.
+	if err := wait(ctx, 3*time.Second); err != nil {
 		return err
 	}
 	pids := r.program.process.pids()
