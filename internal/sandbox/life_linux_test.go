@@ -34,6 +34,8 @@ func start(t testing.TB, cmd *exec.Cmd) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The command outlives a netstackd that hangs, and with it the pipe.
+	out.(*os.File).SetReadDeadline(time.Now().Add(time.Minute))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ func configureLinks(s setup, ipv6 bool) error {
 		if err := n.addAddress(s.TUN, p); err != nil {
 			return err
 		}
-		if err := n.addDefault(s.TUN, p.Addr().Is6()); err != nil {
+		if err := n.addRoutes(s, p.Addr().Is6()); err != nil {
 			return err
 		}
 	}
@@ -126,27 +126,6 @@ func (n *netlink) addAddress(name string, p netip.Prefix) error {
 	body = attr(body, unix.IFA_ADDRESS, a)
 	if err := n.do(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body); err != nil {
 		return fmt.Errorf("add address %v to %s: %w", p, name, err)
-	}
-	return nil
-}
-
-// addDefault adds a default route to an interface.
-func (n *netlink) addDefault(name string, ipv6 bool) error {
-	index, err := indexOf(name)
-	if err != nil {
-		return err
-	}
-	body := []byte{
-		family(ipv6), 0, 0, 0, // destination 0/0, from anywhere, any TOS
-		unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_LINK, unix.RTN_UNICAST,
-		0, 0, 0, 0, // flags
-	}
-	if ipv6 {
-		body[6] = unix.RT_SCOPE_UNIVERSE
-	}
-	body = attr(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
-	if err := n.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body); err != nil {
-		return fmt.Errorf("add default route to %s: %w", name, err)
 	}
 	return nil
 }

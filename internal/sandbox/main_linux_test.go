@@ -20,6 +20,7 @@ import (
 	"netstackd/internal/sandbox"
 	"netstackd/internal/testnet"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +36,12 @@ func TestMain(m *testing.M) {
 	case sandbox.IsHelper():
 		os.Exit(sandbox.Main())
 	case os.Args[0] == execName:
-		os.Exit(execMain(os.Args[1:]))
+		status := execMain(os.Args[1:])
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
+			status = 98
+		}
+		os.Exit(status)
 	case os.Args[0] == userName:
 		userMain(os.Args[1:])
 	}
@@ -90,6 +96,7 @@ func execMain(args []string) int {
 	if !*deaf {
 		f := newFakeStack(s.TUN()[0], 1500, s.Dialer(&hostDialer{to: *mapped, refuse: *refuse}))
 		wg.Go(func() { f.serve(ctx) })
+		defer f.st.Destroy()
 	}
 	if err := s.Run(ctx); err != nil {
 		return fail(err)
@@ -97,13 +104,13 @@ func execMain(args []string) int {
 	waiting, endWait := context.WithCancel(ctx)
 	defer endWait()
 	if *stop {
-		go func() {
+		wg.Go(func() {
 			bufio.NewReader(os.Stdin).ReadString('\n')
 			endWait()
-		}()
+		})
 	}
 	if *publish != 0 {
-		go func() {
+		wg.Go(func() {
 			bufio.NewReader(os.Stdin).ReadString('\n')
 			c, err := s.Dial(ctx, "tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(*publish)))
 			if err != nil {
@@ -113,7 +120,7 @@ func execMain(args []string) int {
 			defer c.Close()
 			line, _ := bufio.NewReader(c).ReadString('\n')
 			fmt.Printf("published: %T %s", c, line)
-		}()
+		})
 	}
 	status, err := s.Wait(waiting)
 	if err != nil {

@@ -52,6 +52,7 @@ type setup struct {
 	TUN        string
 	Queues     int
 	MTU        int
+	PathMTU    int
 	Addresses  []netip.Prefix
 	Nameserver netip.Addr
 	NoIPv6     bool

@@ -57,8 +57,9 @@ func (h *helper) run() error {
 			c.told(m)
 		case sig := <-h.signals.own:
 			h.signals.got(sig.(unix.Signal), time.Now())
-		case now := <-h.signals.timer.C:
-			h.signals.due(now, c.signal)
+		case <-h.signals.timer.C:
+			h.signals.collect()
+			h.signals.due(time.Now(), c.signal)
 		case <-c.ending:
 			if c.insist() {
 				return h.conn.send(message{Op: opExited, Status: c.status})

@@ -81,6 +81,7 @@ type Config struct {
 	TUN       string         // the interface's name inside; "" is tun0
 	Queues    int            // its queues, one fd each; 0 is 1
 	MTU       int            // its MTU in bytes; 0 is 1500
+	PathMTU   int            // that of what is beyond it, to all but TCP; 0 is 1500
 	Addresses []netip.Prefix // the command's end of the TUN
 	NoIPv6    bool           // no IPv6 address and no IPv6 route inside
 
@@ -106,6 +107,7 @@ type Config struct {
 const (
 	defaultTUN   = "tun0"
 	defaultMTU   = 1500
+	defaultPath  = 1500
 	defaultGrace = 2 * time.Second
 )
 
@@ -125,6 +127,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MTU == 0 {
 		c.MTU = defaultMTU
+	}
+	if c.PathMTU == 0 {
+		c.PathMTU = defaultPath
 	}
 	if c.Grace == 0 {
 		c.Grace = defaultGrace

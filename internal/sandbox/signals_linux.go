@@ -72,11 +72,11 @@ type relay struct {
 const (
 	// relayDelay is how long the helper's copy of a signal may take, once
 	// netstackd has told of its own. The kernel sends both in one go.
-	relayDelay = 50 * time.Millisecond
+	relayDelay = 100 * time.Millisecond
 	// relayMemory is how long a copy of the helper's waits for netstackd's. One
 	// that stops waits for ever: the command may have stopped, and netstackd with
 	// it, before netstackd could tell.
-	relayMemory = 500 * time.Millisecond
+	relayMemory = 2 * time.Second
 )
 
 func newRelay() *relay {
@@ -98,6 +98,18 @@ func (r *relay) got(sig unix.Signal, now time.Time) {
 		return
 	}
 	r.recent[sig] = now
+}
+
+// collect notes what the helper got and has not looked at.
+func (r *relay) collect() {
+	for {
+		select {
+		case sig := <-r.own:
+			r.got(sig.(unix.Signal), time.Now())
+		default:
+			return
+		}
+	}
 }
 
 // asked notes that netstackd got a signal, and sends it if it can't have reached

@@ -44,9 +44,8 @@ func TestIntegrationSignals(t *testing.T) {
 					sig unix.Signal
 					to  int
 				}{
-					{unix.SIGINT, group}, {unix.SIGTERM, alone}, {unix.SIGTSTP, group}, {unix.SIGHUP, group},
-					{unix.SIGINT, alone}, {unix.SIGWINCH, group}, {unix.SIGUSR1, alone}, {unix.SIGTERM, group},
-					{unix.SIGUSR1, alone},
+					{unix.SIGINT, group}, {unix.SIGTERM, alone}, {unix.SIGTSTP, group},
+					{unix.SIGHUP, group}, {unix.SIGWINCH, group}, {unix.SIGUSR1, alone},
 				} {
 					if err := unix.Kill(s.to*c.Process.Pid, s.sig); err != nil {
 						t.Fatal(err)

@@ -131,6 +131,7 @@ func (s *Sandbox) setUp(ctx context.Context) error {
 		TUN:        s.cfg.TUN,
 		Queues:     s.cfg.Queues,
 		MTU:        s.cfg.MTU,
+		PathMTU:    s.cfg.PathMTU,
 		Addresses:  s.cfg.Addresses,
 		Nameserver: s.cfg.Nameserver,
 		NoIPv6:     s.cfg.NoIPv6,
