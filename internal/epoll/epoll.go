@@ -10,6 +10,9 @@
 //	kernel ─► epoll ─► poller ─► Task.Schedule ─► run queue ─► workers ─► run()
 //	gVisor's notifications ────────────┘
 //
+// A single event, as when one flow answers another's request, saves the hand-off:
+// the poller runs its task itself, unless that has said that it has much to do.
+//
 // A Task is one function that never runs twice at once. Scheduling it while it
 // is queued does nothing; scheduling it while it runs makes it run again. So
 // the function may look at all its state without a lock, and no event that
@@ -39,6 +42,7 @@ type Task struct {
 	loop  *Loop
 	run   func()
 	state atomic.Uint32
+	heavy atomic.Bool
 	next  *Task // in the run queue, guarded by its lock
 }
 
@@ -85,11 +89,25 @@ func (t *Task) Schedule() {
 // run is the last; called from elsewhere, one run may still be under way.
 func (t *Task) Stop() { t.state.Store(taskStops) }
 
-// do runs a task that was queued.
-func (t *Task) do() {
-	if !t.state.CompareAndSwap(queued, running) {
-		return // stopped
+// SetHeavy says whether the task has much to do each time it runs, so that
+// other events would wait for it. A task says so of itself, from its function.
+func (t *Task) SetHeavy(heavy bool) {
+	if t.heavy.Load() != heavy {
+		t.heavy.Store(heavy)
 	}
+}
+
+// runNow runs the task on the poller, if that may be.
+func (t *Task) runNow() {
+	if !t.heavy.Load() && t.state.CompareAndSwap(idle, running) {
+		t.do()
+		return
+	}
+	t.Schedule()
+}
+
+// do runs a task whose state is running.
+func (t *Task) do() {
 	t.run()
 	if t.state.CompareAndSwap(running, idle) {
 		return
@@ -161,6 +179,8 @@ func (q *runQueue) close() {
 // work runs tasks until the queue is closed.
 func (l *Loop) work() {
 	for t := l.queue.get(); t != nil; t = l.queue.get() {
-		t.do()
+		if t.state.CompareAndSwap(queued, running) { // unless it was stopped
+			t.do()
+		}
 	}
 }

@@ -107,22 +107,31 @@ func (l *Loop) poll() error {
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("epoll: wait: %w", err)
 		}
+		if n == 1 {
+			if t := l.taskOf(&events[0]); t != nil {
+				t.runNow()
+			}
+			continue
+		}
 		for i := range events[:max(n, 0)] {
-			l.dispatch(&events[i])
+			if t := l.taskOf(&events[i]); t != nil {
+				t.Schedule()
+			}
 		}
 	}
 }
 
-func (l *Loop) dispatch(ev *unix.EpollEvent) {
+// taskOf notes an event and returns the task that waits for it; nil if its
+// watch was removed since the kernel queued the event.
+func (l *Loop) taskOf(ev *unix.EpollEvent) *Task {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	w := l.watches[ev.Fd]
 	if w == nil || w.gen != uint32(ev.Pad) {
-		l.mu.Unlock()
-		return // removed since the kernel queued the event
+		return nil
 	}
 	w.events.Or(ev.Events)
-	l.mu.Unlock()
-	w.task.Schedule()
+	return w.task
 }
 
 // Add watches fd for the events (EPOLLIN, EPOLLOUT, …; errors and hang-ups

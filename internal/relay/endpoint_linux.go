@@ -107,6 +107,9 @@ func pumpIn(src *socketEnd, dst *endpointEnd, count func(int64)) error {
 			return err
 		}
 		count(int64(w))
+		if w == n && n < smallMove && !src.hangup && !src.urgent {
+			src.readable = false // what comes after it is a new event
+		}
 		if moved += w; moved >= budget {
 			return errBudget
 		}

@@ -27,6 +27,10 @@ func (z *zeroCopy) close() { z.pipes.close() }
 // get their turn.
 const budget = 1 << 20
 
+// smallMove is what may be moved without much ado: below it, a copy costs less
+// than what it takes to avoid one.
+const smallMove = 16 << 10
+
 // errBudget says that there is more to move than one run may.
 var errBudget = errors.New("relay: budget spent")
 
@@ -89,6 +93,7 @@ type half struct {
 	src, dst end
 	prefix   []byte // to be written before anything that src holds
 	pipe     *pipe  // socket to socket, while bytes are in it
+	bulk     bool   // socket to socket: there was more than a small move last time
 	done     bool   // FIN was passed on
 }
 
@@ -168,9 +173,11 @@ func (p *pair) run() {
 	in.collect()
 	out.collect()
 	s := p.r.scratch.Get().(*scratch)
-	upErr := p.pump(&p.up, s, p.f.AddUp)
-	downErr := p.pump(&p.down, s, p.f.AddDown)
+	moved := int64(0)
+	upErr := p.pump(&p.up, s, func(n int64) { moved += n; p.f.AddUp(n) })
+	downErr := p.pump(&p.down, s, func(n int64) { moved += n; p.f.AddDown(n) })
 	p.r.scratch.Put(s)
+	p.task.SetHeavy(moved > smallMove)
 	switch {
 	case fatal(upErr) || fatal(downErr) || in.fault() != nil || out.fault() != nil:
 		// What had arrived before the reset was delivered above, if there was

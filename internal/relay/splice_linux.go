@@ -73,7 +73,16 @@ func (pp *pipePool) close() {
 // pumpSplice moves pages between two sockets. The half keeps its pipe only
 // while dst has no room for what is in it.
 func (r *Relay) pumpSplice(h *half, src, dst *socketEnd, count func(int64)) error {
-	for moved := 0; dst.writable; {
+	for h.pipe == nil && !h.bulk && !src.urgent {
+		if !src.readable || !dst.writable {
+			return nil
+		}
+		if err := r.pumpSmall(h, src, dst, count); err != nil {
+			return err
+		}
+	}
+	moved := 0
+	for dst.writable {
 		if h.pipe == nil {
 			if !src.readable {
 				return nil
@@ -89,6 +98,7 @@ func (r *Relay) pumpSplice(h *half, src, dst *socketEnd, count func(int64)) erro
 		}
 		if h.pipe.n == 0 {
 			if err := h.fill(r, src); err != nil || h.pipe == nil {
+				h.bulk = moved > smallMove
 				return err
 			}
 		}
@@ -107,6 +117,49 @@ func (r *Relay) pumpSplice(h *half, src, dst *socketEnd, count func(int64)) erro
 		}
 	}
 	return nil
+}
+
+// pumpSmall receives and sends once: two system calls, where a splice into a
+// pipe, one out of it and one that finds no more are three. A buffer that was
+// filled is the sign that there is more.
+func (r *Relay) pumpSmall(h *half, src, dst *socketEnd, count func(int64)) error {
+	buf := r.buffers.Get().(*[copyBuffer]byte)
+	defer r.buffers.Put(buf)
+	b := buf[:smallMove]
+	n, err := receive(src.fd, b)
+	switch {
+	case err == unix.EAGAIN:
+		src.readable = false
+		return nil
+	case err != nil:
+		return err
+	case n == 0:
+		return src.peekEnd()
+	}
+	// A short read has emptied the socket; what comes after it is a new event.
+	// All but an end that was there already.
+	h.bulk = n == len(b)
+	src.readable = h.bulk || src.hangup
+	w, err := dst.tryWrite(b[:n])
+	if err != nil && err != unix.EAGAIN {
+		return err
+	}
+	w = max(w, 0)
+	count(int64(w))
+	if w < n {
+		h.prefix = append([]byte(nil), b[w:n]...)
+		dst.writable, h.bulk = false, false
+	}
+	return nil
+}
+
+func receive(fd int, b []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, b)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // fill splices from src into the half's empty pipe. When there is nothing, the
