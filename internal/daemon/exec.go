@@ -9,6 +9,7 @@ import (
 
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
+	"netstackd/internal/netcfg"
 	"netstackd/internal/sandbox"
 	"netstackd/link"
 	"netstackd/tun"
@@ -22,10 +23,15 @@ func Exec(ctx context.Context, cfg Config, command []string) (status int, err er
 	if err := limits(&cfg); err != nil {
 		return sandbox.StatusFailed, err
 	}
+	path, err := netcfg.OutboundMTU(cfg.Interface, cfg.FWMark)
+	if err != nil {
+		log.Debug("the outbound path's MTU is unknown", "err", err)
+	}
 	sb, err := sandbox.Start(ctx, sandbox.Config{
 		Command:    command,
 		Queues:     cfg.Queues,
 		MTU:        cfg.mtu(),
+		PathMTU:    path,
 		Addresses:  cfg.Address,
 		NoIPv6:     cfg.NoIPv6,
 		Nameserver: nameserver(cfg),

@@ -36,6 +36,7 @@ func configureLinks(s setup, ipv6 bool) error {
 	if err := n.linkUp(s.TUN, s.MTU); err != nil {
 		return err
 	}
+	routed := make(map[bool]bool)
 	for _, p := range s.Addresses {
 		if p.Addr().Is6() && !ipv6 {
 			continue
@@ -43,9 +44,13 @@ func configureLinks(s setup, ipv6 bool) error {
 		if err := n.addAddress(s.TUN, p); err != nil {
 			return err
 		}
+		if routed[p.Addr().Is6()] {
+			continue
+		}
 		if err := n.addRoutes(s, p.Addr().Is6()); err != nil {
 			return err
 		}
+		routed[p.Addr().Is6()] = true
 	}
 	return nil
 }

@@ -63,6 +63,8 @@ func execMain(args []string) int {
 	stop := flags.Bool("cancel", false, "end the wait at a line on standard input")
 	dir := flags.String("dir", "", "")
 	refuse := flags.Bool("refuse", false, "carry no connection on")
+	mtu := flags.Int("mtu", 0, "of the TUN")
+	path := flags.Int("path-mtu", 0, "of what is beyond it")
 	mapped := flags.String("map", "", "where all connections go")
 	if err := flags.Parse(args); err != nil {
 		return sandbox.StatusFailed
@@ -72,6 +74,8 @@ func execMain(args []string) int {
 		Dir:        *dir,
 		Addresses:  []netip.Prefix{netip.MustParsePrefix("198.18.0.1/30"), netip.MustParsePrefix("fd19:8::1/126")},
 		Nameserver: netip.MustParseAddr("198.18.0.2"),
+		MTU:        *mtu,
+		PathMTU:    *path,
 		NoIPv6:     *noIPv6,
 		JobControl: *job,
 		Grace:      300 * time.Millisecond,

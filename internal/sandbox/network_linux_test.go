@@ -30,6 +30,57 @@ func TestIntegrationNetwork(t *testing.T) {
 	}
 }
 
+// To TCP the TUN's MTU counts, to all else that of the path beyond it.
+func TestIntegrationPathMTU(t *testing.T) {
+	const script = `
+import errno, socket
+for family, level, mtu, discover, far in ((socket.AF_INET, 0, 14, 10, "203.0.113.7"), (socket.AF_INET6, 41, 24, 23, "2001:db8:5::7")):
+    tcp = socket.socket(family)
+    tcp.connect((far, 5000))
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    udp.connect((far, 5000))
+    print(tcp.getsockopt(level, mtu), udp.getsockopt(level, mtu))
+    tcp.shutdown(socket.SHUT_WR)
+    tcp.recv(1)
+    tcp.close()
+    udp.send(bytes(9000))
+    udp.setsockopt(level, discover, 2) # IP_PMTUDISC_DO
+    try:
+        udp.send(bytes(4000))
+    except OSError as e:
+        print(errno.errorcode[e.errno])
+`
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				io.Copy(io.Discard, c) // up to the command's end, or the sandbox's
+				c.Close()
+			}()
+		}
+	}()
+	for _, who := range who {
+		for _, tt := range []struct{ mtu, path, want string }{
+			{"65000", "0", "65000 1500\nEMSGSIZE\n65000 1500\nEMSGSIZE\n"},
+			{"65000", "1000", "65000 1000\nEMSGSIZE\n65000 1280\nEMSGSIZE\n"},
+			{"1400", "1500", "1400 1400\nEMSGSIZE\n1400 1400\nEMSGSIZE\n"},
+		} {
+			t.Run(name(who.name)+"/mtu="+tt.mtu+"/path="+tt.path, func(t *testing.T) {
+				t.Parallel()
+				want(t, who.exec(t, "-mtu", tt.mtu, "-path-mtu", tt.path, "-map", l.Addr().String(), "python3", "-c", script), tt.want)
+			})
+		}
+	}
+}
+
 // Pings need a socket that only the range lets an ordinary user have.
 func TestIntegrationPingSocket(t *testing.T) {
 	for _, who := range who {
