@@ -91,32 +91,43 @@ func (l *Loop) Close() error {
 	return l.file.Close()
 }
 
-// poll collects events until the loop is closed.
+// poll collects events until the loop is closed. It never leaves the one Read:
+// that way the runtime keeps a readiness that comes while events are handled,
+// and a look for more before each wait is saved.
 func (l *Loop) poll() error {
 	var events [maxEvents]unix.EpollEvent
-	var n int
 	var err error
-	collect := func(fd uintptr) bool {
-		n, err = unix.EpollWait(int(fd), events[:], 0)
-		return n != 0 || (err != nil && err != unix.EINTR)
+	rerr := l.conn.Read(func(fd uintptr) (stop bool) {
+		for n := maxEvents; n == maxEvents; {
+			n, err = unix.EpollWait(int(fd), events[:], 0)
+			switch {
+			case err == unix.EINTR:
+				n, err = maxEvents, nil
+				continue
+			case err != nil:
+				return true
+			}
+			l.dispatch(events[:n])
+		}
+		return false
+	})
+	if err == nil {
+		err = rerr
 	}
-	for {
-		if rerr := l.conn.Read(collect); rerr != nil {
-			return fmt.Errorf("epoll: wait: %w", rerr)
+	return fmt.Errorf("epoll: wait: %w", err)
+}
+
+// dispatch runs or schedules the tasks that events are for.
+func (l *Loop) dispatch(events []unix.EpollEvent) {
+	if len(events) == 1 {
+		if t := l.taskOf(&events[0]); t != nil {
+			t.runNow()
 		}
-		if err != nil && err != unix.EINTR {
-			return fmt.Errorf("epoll: wait: %w", err)
-		}
-		if n == 1 {
-			if t := l.taskOf(&events[0]); t != nil {
-				t.runNow()
-			}
-			continue
-		}
-		for i := range events[:max(n, 0)] {
-			if t := l.taskOf(&events[i]); t != nil {
-				t.Schedule()
-			}
+		return
+	}
+	for i := range events {
+		if t := l.taskOf(&events[i]); t != nil {
+			t.Schedule()
 		}
 	}
 }
