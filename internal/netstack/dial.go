@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -57,7 +56,7 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 			}
 		case <-ctx.Done():
 			ep.Close()
-			return nil, ctxErr(ctx)
+			return nil, ctx.Err() // of a deadline, a time-out for net.Error too
 		}
 	}
 	if terr != nil {
@@ -65,15 +64,6 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 		return nil, Errno(terr)
 	}
 	return s.newConn(ep, wq), nil
-}
-
-// ctxErr is what a dial that its context ended returns: a time-out is one for
-// net.Error too.
-func ctxErr(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("netstack: no answer: %w", context.DeadlineExceeded)
-	}
-	return ctx.Err()
 }
 
 // resolve returns the addresses that a host:port stands for, of the families

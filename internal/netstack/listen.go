@@ -85,6 +85,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 			}
 			return l.s.newConn(ep, wq), nil
 		}
+		if _, closed := terr.(*tcpip.ErrInvalidEndpointState); closed { // with its stack
+			return nil, l.opError(net.ErrClosed)
+		}
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
 			select {
 			case <-l.done:
