@@ -16,10 +16,10 @@ import (
 const counter = `
 import os, signal, sys
 if "setsid" in sys.argv: os.setsid()
-for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP, signal.SIGWINCH):
-    signal.signal(s, lambda n, f: print(n, flush=True))
+all = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP, signal.SIGWINCH}
+signal.pthread_sigmask(signal.SIG_BLOCK, all)
 print("ready", flush=True)
-while True: signal.pause()
+while True: print(int(signal.sigwait(all)), flush=True)
 `
 
 // A signal to netstackd alone is passed on; one to its group has reached the
