@@ -98,9 +98,7 @@ func TestIntegrationUDPRefused(t *testing.T) {
 	})
 }
 
-// Datagrams of every size that the protocols have go both ways. The socket is
-// not connected: an application whose datagram exceeds the path is told so, and
-// a connected socket reports it even when the datagram went through.
+// Datagrams of every size that the protocols have go both ways.
 func TestIntegrationUDPSizes(t *testing.T) {
 	n, _ := startRouted(t)
 	bothFamilies(t, func(t *testing.T, f testnet.Family) {
@@ -124,8 +122,9 @@ func TestIntegrationUDPSizes(t *testing.T) {
 			}
 		}
 		connected := dialUDP(t, n.A, dest(f, 1, port))
-		discover(t, connected, f, unix.IP_PMTUDISC_DONT)
-		exchange(t, connected, strings.Repeat("l", largest))
+		for range 2 { // an error of the first would be reported by the second
+			exchange(t, connected, strings.Repeat("l", largest))
+		}
 	})
 }
 
