@@ -52,6 +52,7 @@ func TestStress(t *testing.T) {
 	}
 	wg.Wait()
 	if t.Failed() {
+		t.Logf("relay %+v\napp's stack %+v\nour stack %+v", r.relay.Stats(), r.app.Stats(), r.ours.Stats())
 		return
 	}
 	r.wait()
