@@ -24,6 +24,8 @@ func IsHelper() bool { return len(os.Args) > 0 && os.Args[0] == HelperName }
 func Main() int {
 	// One thread's capabilities are changed, and the command forked off it.
 	runtime.LockOSThread()
+	// top(1) would call it by the name of /proc/self/exe. At most 15 bytes.
+	_ = os.WriteFile("/proc/self/comm", []byte("netstackd-exec"), 0)
 	h, err := newHelper(os.Args)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v: it is started by `netstackd exec`\n", HelperName, err)
