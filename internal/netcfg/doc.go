@@ -5,18 +5,20 @@
 //
 // Open sets MTU and addresses and brings the interface up. Capture, called once
 // the stack serves, is what moves routes. Nothing of it touches the main table,
-// a sysctl of the host or anybody else's rule. It consists of a table of our
-// own and, in front of the main table's rule (32766), a band of rules:
+// a sysctl of the host or anybody else's rule. It consists of tables of our own
+// and, in front of the main table's rule (32766), a band of rules:
 //
-//	base+0   fwmark MARK             goto END   our outbound sockets: no loop
-//	base+10  iif TUN                 goto END   what came out of the TUN
-//	base+20  from TUN-ADDRESS        lookup T   connections that use the TUN (T', see DNS)
-//	base+30  not iif lo              lookup T   forwarded traffic (--gateway)
-//	base+40  from any address        goto END   bound sockets (see below)
-//	base+50  uidrange A-B            goto END   --exclude-uid
-//	base+60  iif lo, port 53         lookup T'  DNS, with a default route
-//	base+70  iif lo [uidrange A-B]   lookup T   everything else from this host
-//	base+99  nop                                END
+//	base+0   fwmark MARK                 goto END   our outbound sockets: no loop
+//	base+10  iif TUN                     goto END   what came out of the TUN
+//	base+20  from TUN-ADDRESS, TCP       lookup T   connections that use the TUN (D, see DNS)
+//	base+21  from TUN-ADDRESS            lookup P   and other flows that do (see MTU)
+//	base+30  not iif lo                  lookup T   forwarded traffic (--gateway)
+//	base+40  from any address            goto END   bound sockets (see below)
+//	base+50  uidrange A-B                goto END   --exclude-uid
+//	base+60  iif lo, port 53             lookup D   DNS, with a default route
+//	base+70  iif lo [uidrange A-B], TCP  lookup T   everything else from this host
+//	base+71  iif lo [uidrange A-B]       lookup P
+//	base+99  nop                                    END
 //
 // goto END rather than "lookup main" lets what is not captured go on through
 // whatever rules the user has, as if ours were not there.
@@ -38,14 +40,31 @@
 // source prefix never matches there while the source is unset, so two rules,
 // from ::/1 and from 8000::/1, do the same.
 //
+// # MTU
+//
+// The TUN's MTU is large because that makes TCP fast, and TCP ends in the stack.
+// A datagram or an echo request goes on as it is: were the TUN's MTU its path's,
+// the kernel would not fragment what exceeds the real one, and the stack could
+// say so only when it is too late, as an error on a socket that did nothing
+// wrong. So TCP has rules of its own, and all else is looked up in P: T once
+// more, whose routes carry the MTU of the outbound path to their prefix as a
+// metric, where that is lower than the TUN's. It is the one of the route that a
+// socket of ours would take, or of its interface, and follows them. It isn't
+// locked: of narrower places further on, the stack tells as a router would.
+//
+// A kernel before 4.17 ignores the protocol in a rule, so that T is for all. A
+// packet that a filter made the kernel route again keeps its protocol only if
+// some rule asks for one on any interface, as base+20 does. Forwarded traffic
+// stays with T: no rule can say "TCP, and not from this host".
+//
 // # DNS
 //
-// With a default route, table T' takes queries to the nameservers on connected
-// subnets too; being routes, they are as crash-proof as all else, and no file
-// has to be replaced. What routing can't move is systemd-resolved, which binds
-// its queries to the link that a nameserver belongs to. It is told of the
-// stack's nameserver as the TUN's own, for every domain; that setting goes with
-// the link.
+// With a default route, table D, for UDP with P's metrics, takes queries to the
+// nameservers on connected subnets too; being routes, they are as crash-proof
+// as all else, and no file has to be replaced. What routing can't move is
+// systemd-resolved, which binds its queries to the link that a nameserver
+// belongs to. It is told of the stack's nameserver as the TUN's own, for every
+// domain; that setting goes with the link.
 //
 // # What a crash leaves
 //

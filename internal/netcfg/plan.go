@@ -82,7 +82,7 @@ func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 	return p
 }
 
-// planDNSTable computes T's twin, which only port 53 is looked up in. It is T
+// planDNSTable computes table D, which only port 53 is looked up in. It is T
 // without the connected subnets: a nameserver is often on one of them, the
 // home's router say, and queries to it would tell it what the rest hides.
 func planDNSTable(f family, routes, excludes []netip.Prefix) tablePlan {
@@ -117,9 +117,9 @@ type action uint8
 const (
 	toEnd     action = iota // goto END
 	toTable                 // lookup T
-	toDNS                   // lookup T's twin for DNS
-	toPath                  // lookup T with the path's MTU
-	toDNSPath               // lookup T's twin with the path's MTU
+	toDNS                   // lookup D, which is T for DNS
+	toPath                  // lookup P, which is T with the path's MTU
+	toDNSPath               // lookup D with the path's MTU
 	nop                     // END itself
 )
 

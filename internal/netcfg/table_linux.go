@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncTables brings table T, its twin, and both again with the path's MTU, to
+// syncTables brings tables T and D, and both again with the path's MTU, to
 // what they should hold.
 func (c *capture) syncTables(f family) error {
 	connected, err := c.connected(f)
