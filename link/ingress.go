@@ -43,16 +43,23 @@ func (s *scatter) fill() {
 	}
 }
 
-// take returns the n bytes just read as a packet's payload.
+// take returns the n bytes just read as a packet's payload. Little in a large
+// view is copied to a small one: that costs less than the zeroing of another
+// large one, and a receive queue of such packets holds no more than four times
+// the memory that it accounts for.
 func (s *scatter) take(n int) buffer.Buffer {
 	var b buffer.Buffer
 	for i := 0; n > 0; i++ {
 		v := s.views[i]
-		s.views[i] = nil
-		if n < v.Size() {
-			v.CapLength(n)
+		used := min(n, v.Size())
+		if i > 0 && used <= s.sizes[i]/4 {
+			v = buffer.NewViewSize(used)
+			copy(v.AsSlice(), s.bufs[i])
+		} else {
+			v.CapLength(used)
+			s.views[i] = nil
 		}
-		n -= v.Size()
+		n -= used
 		_ = b.Append(v) // fails for no view that NewViewSize made
 	}
 	return b
