@@ -40,7 +40,7 @@ var rules = map[string]rule{
 	"internal/epoll":    {others: []string{sys}},
 	"internal/relay":    {ours: []string{"internal/flow", "internal/epoll"}, others: []string{sys}},
 	"internal/hostnet":  {ours: []string{"internal/flow"}, others: []string{sys}},
-	"internal/netstack": {ours: []string{"link", "internal/flow"}, others: []string{sys, gvisor}},
+	"internal/netstack": {ours: []string{"link", "internal/epoll", "internal/flow"}, others: []string{sys, gvisor}},
 	"internal/forward":  {ours: []string{"internal/netstack", "link", "internal/flow", "internal/epoll"}, others: []string{sys, gvisor}},
 	"internal/netcfg":   {others: []string{sys, "github.com/vishvananda/netlink"}},
 	"internal/dns":      {ours: []string{"internal/flow"}, others: []string{sys, "golang.org/x/net/dns/dnsmessage"}},

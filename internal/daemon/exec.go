@@ -90,7 +90,12 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	if err != nil {
 		return 0, err
 	}
-	names := dns.New(c.dialer, dns.Config{NoIPv6: cfg.NoIPv6, Logger: log})
+	resolvers := dns.NewNameservers("/etc/resolv.conf")
+	servers := resolvers.Servers
+	if c.host == nil { // those on the host's loopback are not the upstream's
+		servers = resolvers.Remote
+	}
+	names := dns.New(c.dialer, dns.Config{Servers: servers, NoIPv6: cfg.NoIPv6, Logger: log})
 	c.restrict(policyOf(cfg, nil))
 	socksCarriage := c
 	c.dialer = sb.Dialer(c.dialer)

@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if cfg.RouteDefault {
-		names := dns.New(c.dialer, dns.Config{Servers: nameservers(host), NoIPv6: cfg.NoIPv6, Logger: log})
+		names := dns.New(c.dialer, dns.Config{Servers: nameservers(host, c.host != nil), NoIPv6: cfg.NoIPv6, Logger: log})
 		if err := e.serveDNS(cfg, names, nil, nil); err != nil {
 			return err
 		}
@@ -152,14 +152,19 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 }
 
 // nameservers returns those that the stack's nameserver asks: the host's, which
-// are not in resolv.conf once that leads back to the stack.
-func nameservers(host *netcfg.Host) func() []netip.AddrPort {
+// are not in resolv.conf once that leads back to the stack. An upstream cannot
+// reach those on the host's loopback.
+func nameservers(host *netcfg.Host, direct bool) func() []netip.AddrPort {
 	file := dns.NewNameservers("/etc/resolv.conf")
+	servers := file.Servers
+	if !direct {
+		servers = file.Remote
+	}
 	return func() []netip.AddrPort {
 		if s := host.Nameservers(); len(s) > 0 {
 			return s
 		}
-		return file.Servers()
+		return servers()
 	}
 }
 

@@ -14,7 +14,9 @@ func RaiseFDLimit() (before, now uint64, err error) {
 		return 0, 0, fmt.Errorf("hostnet: getrlimit RLIMIT_NOFILE: %w", err)
 	}
 	before = l.Cur
-	if l.Cur < l.Max {
+	// Go has raised it to one below the hard limit, and gives children their old
+	// one back, unless it is set again.
+	if l.Cur < l.Max-1 {
 		l.Cur = l.Max
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 			return before, before, fmt.Errorf("hostnet: setrlimit RLIMIT_NOFILE %d: %w", l.Max, err)
