@@ -163,13 +163,37 @@ func (l *load) reset(fd int) {
 	l.close(fd)
 }
 
-// dial connects to the i-th destination.
+// dial connects to the i-th destination, through the proxy if there is one.
 func (l *load) dial(i int, port uint16) (int, error) {
-	fd, err := connectTCP(l.dest(i, port), l.SOCKS)
+	to := l.dest(i, port)
+	if !l.SOCKS.IsValid() {
+		return l.connectTo(to)
+	}
+	fd, err := l.connectTo(l.SOCKS)
 	if err != nil {
 		return -1, err
 	}
-	return fd, l.own(fd)
+	if _, err := handshake(fd, socksConnect, to); err != nil {
+		l.close(fd)
+		return -1, fmt.Errorf("SOCKS server %v: %w", l.SOCKS, err)
+	}
+	return fd, nil
+}
+
+// connectTo connects a socket that stop finds also while it does.
+func (l *load) connectTo(a netip.AddrPort) (int, error) {
+	fd, err := newTCP(ioTimeout)
+	if err != nil {
+		return -1, err
+	}
+	if err := l.own(fd); err != nil {
+		return -1, err
+	}
+	if err := retry(func() error { return unix.Connect(fd, sockaddr(a)) }); err != nil {
+		l.close(fd)
+		return -1, fmt.Errorf("connect to %v: %w", a, err)
+	}
+	return fd, nil
 }
 
 // dest is the i-th destination: Dest and what follows it.

@@ -24,11 +24,8 @@ type udpSocket struct {
 func (l *load) dialUDP(to netip.AddrPort) (udpSocket, error) {
 	s := udpSocket{control: -1}
 	if l.SOCKS.IsValid() {
-		fd, err := connectTCP(l.SOCKS, netip.AddrPort{})
+		fd, err := l.connectTo(l.SOCKS)
 		if err != nil {
-			return s, err
-		}
-		if err := l.own(fd); err != nil {
 			return s, err
 		}
 		s.control, s.header = fd, udpHeader(to)
@@ -88,8 +85,10 @@ func (l *load) echo(i int) error {
 			if !l.stopping.Load() {
 				l.lost.Add(int64(f.abandon()))
 			}
-		default:
-			l.fail(fmt.Errorf("receive: %w", err)) // an ICMP error
+		default: // an ICMP error
+			if !l.stopping.Load() {
+				l.fail(fmt.Errorf("receive: %w", err))
+			}
 		}
 	}
 	return nil

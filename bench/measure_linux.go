@@ -104,9 +104,7 @@ func (l *lab) turn(ctx context.Context, t Test, r *route) error {
 		}
 		c := l.report.cell(m, r.Name)
 		c.TUN = found.tun
-		if ok {
-			c.Values = append(c.Values, v)
-		}
+		c.Values = append(c.Values, v)
 		if err != nil && c.Error == "" {
 			c.Error = err.Error()
 		}

@@ -98,7 +98,7 @@ func (r *Report) panel(row *Row, title string) (*plot.Plot, error) {
 		at := len(r.Paths) - 1 - i // the first on top
 		names[at] = path
 		c := r.Cell(row.Name, path)
-		if c == nil || len(c.Values) == 0 {
+		if c == nil || len(c.good()) == 0 {
 			continue
 		}
 		most = max(most, c.Median)

@@ -38,14 +38,14 @@ type Row struct {
 // Cell is what was found about one path.
 type Cell struct {
 	Path   string
-	Values []float64 // one for each run
+	Values []float64 // one for each run; 0 where it failed
 	Median float64
 	// Ratio to the kernel's path: the median of each run's own. 0 is unknown.
 	Ratio float64
 	// TUN is how many bytes the program's TUN moved for each that arrived; -1
 	// where there is none to look at.
 	TUN   float64
-	Error string // why Values lacks some
+	Error string // why some failed
 }
 
 // Machine returns where this program runs, in one line.
@@ -77,7 +77,7 @@ func (r *Report) Cell(metric, path string) *Cell {
 
 // Median returns a cell's median, NaN where nothing was found.
 func (r *Report) Median(metric, path string) float64 {
-	if c := r.Cell(metric, path); c != nil && len(c.Values) > 0 {
+	if c := r.Cell(metric, path); c != nil && len(c.good()) > 0 {
 		return c.Median
 	}
 	return math.NaN()
@@ -118,7 +118,7 @@ func (r *Report) finish() {
 	for _, row := range r.Rows {
 		kernel := r.Cell(row.Name, KernelPath)
 		for _, c := range row.Cells {
-			c.Median = median(c.Values)
+			c.Median = median(c.good())
 			if kernel == nil || !row.Ratio {
 				continue
 			}
@@ -129,12 +129,20 @@ func (r *Report) finish() {
 	}
 }
 
+// good are the values of the runs that did not fail.
+func (c *Cell) good() []float64 {
+	if c.Error == "" {
+		return c.Values
+	}
+	return slices.DeleteFunc(slices.Clone(c.Values), func(v float64) bool { return v == 0 })
+}
+
 // MedianRatio is the median of what each run's value of a is to its value of
-// b, NaN where there is none.
+// b, NaN where there is none. Runs in which either failed don't count.
 func MedianRatio(a, b []float64) float64 {
 	var ratios []float64
 	for i := range min(len(a), len(b)) {
-		if b[i] > 0 {
+		if a[i] > 0 && b[i] > 0 {
 			ratios = append(ratios, a[i]/b[i])
 		}
 	}

@@ -38,29 +38,6 @@ func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
 	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 }
 
-// connectTCP returns a connection to a, or to a by way of a SOCKS server.
-func connectTCP(a, socks netip.AddrPort) (int, error) {
-	fd, err := newTCP(ioTimeout)
-	if err != nil {
-		return -1, err
-	}
-	to := a
-	if socks.IsValid() {
-		to = socks
-	}
-	if err := retry(func() error { return unix.Connect(fd, sockaddr(to)) }); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("connect to %v: %w", to, err)
-	}
-	if socks.IsValid() {
-		if _, err := handshake(fd, socksConnect, a); err != nil {
-			unix.Close(fd)
-			return -1, fmt.Errorf("SOCKS server %v: %w", socks, err)
-		}
-	}
-	return fd, nil
-}
-
 func listenTCP(port uint16) (int, error) {
 	fd, err := newTCP(0)
 	if err != nil {

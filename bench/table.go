@@ -37,7 +37,7 @@ func (c *Cell) text(path string) string {
 	switch {
 	case c == nil:
 		return "-"
-	case len(c.Values) == 0:
+	case len(c.good()) == 0:
 		return "!"
 	}
 	text := Number(c.Median)
