@@ -52,7 +52,7 @@ var all = map[tcpip.Error]syscall.Errno{
 	&tcpip.ErrMulticastInputCannotBeOutput{}: syscall.EINVAL,
 	&tcpip.ErrNetworkUnreachable{}:           syscall.ENETUNREACH,
 	&tcpip.ErrNoBufferSpace{}:                syscall.ENOBUFS,
-	&tcpip.ErrNoNet{}:                        syscall.ENONET,
+	&tcpip.ErrNoNet{}:                        netstack.ErrNoNet,
 	&tcpip.ErrNoPortAvailable{}:              syscall.EADDRNOTAVAIL,
 	&tcpip.ErrNoSuchFile{}:                   syscall.ENOENT,
 	&tcpip.ErrNotConnected{}:                 syscall.ENOTCONN,

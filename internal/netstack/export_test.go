@@ -2,6 +2,9 @@ package netstack
 
 import "time"
 
+// ErrNoNet is what this system calls no network.
+const ErrNoNet = errNoNet
+
 // Deadline lets tests of the outside reach deadline.
 type Deadline struct{ d deadline }
 

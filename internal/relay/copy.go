@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
 )
 
@@ -31,12 +32,35 @@ func (r *Relay) joinCopy(f *flow.Flow, in, out net.Conn, inPrefix, outPrefix []b
 	}
 	both.Go(func() { direction(out, in, inPrefix, f.AddUp) })
 	both.Go(func() { direction(in, out, outPrefix, f.AddDown) })
+	stopIn, stopOut := r.watchReset(in, abort), r.watchReset(out, abort)
 	go func() {
 		both.Wait()
+		stopIn()
+		stopOut()
 		in.Close()
 		out.Close()
 		r.ended(f)
 	}()
+}
+
+// watchReset calls abort when a connection in the stack is reset, which after
+// its FIN nobody would hear of who does not write to it.
+func (r *Relay) watchReset(c net.Conn, abort func()) (stop func()) {
+	ep, ok := c.(Endpoint)
+	if !ok {
+		return func() {}
+	}
+	task := epoll.NewTask(r.loop, func() {
+		if ep.Broken() != nil {
+			abort()
+		}
+	})
+	ep.Watch(func(events uint32) {
+		if events&(epoll.HUp|epoll.Err) != 0 {
+			task.Schedule()
+		}
+	})
+	return ep.Unwatch
 }
 
 func (r *Relay) copyHalf(dst, src net.Conn, prefix []byte, count func(int64)) error {
