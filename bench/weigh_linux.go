@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -109,7 +110,7 @@ func (l *lab) spread(ctx context.Context, r *route, found map[string]float64) er
 		holders = append(holders, holder)
 		first := r.program.dest.Addr().As4()
 		first[2] = 128
-		load := Load{Kind: kind, Conns: many, Dest: addr4(first), Dests: many}
+		load := Load{Kind: kind, Conns: many, Dest: netip.AddrFrom4(first), Dests: many}
 		if err := holder.start(load); err != nil {
 			return fmt.Errorf("hold %d destinations: %w", many, err)
 		}
