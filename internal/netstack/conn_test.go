@@ -287,3 +287,26 @@ func TestTimeWaitIsShort(t *testing.T) {
 		}
 	}
 }
+
+// So it is with a connection that the client has reset: the RST comes first,
+// even if the stack has yet to read it when the SYN is there.
+func TestReuseAfterReset(t *testing.T) {
+	accepted := make(chan struct{}, 1)
+	dev, _ := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) {
+		if _, err := r.Accept(); err != nil {
+			t.Error(err)
+		}
+		accepted <- struct{}{}
+	}})
+	from, to := netip.AddrPortFrom(appV4.Addr(), 5555), netip.AddrPortFrom(foreignV4, 80)
+	for seq := uint32(1); seq < 300*5000; seq += 5000 {
+		inject(t, dev, tcp(from, to, flagSYN, seq, 0, nil))
+		synack := parse(t, answer(t, dev))
+		if synack.payload[13] != flagSYN|flagACK {
+			t.Fatalf("flags %x, want SYN and ACK", synack.payload[13])
+		}
+		inject(t, dev, tcp(from, to, flagACK, seq+1, be.Uint32(synack.payload[4:])+1, nil))
+		recv(t, accepted)
+		inject(t, dev, tcp(from, to, flagRST, seq+1, 0, nil))
+	}
+}

@@ -14,17 +14,25 @@ import (
 	"netstackd/internal/flow"
 )
 
-// DialContext connects through the stack, out of the TUN. The network is
-// "tcp", "tcp4" or "tcp6"; a name is looked up by the host's resolver and its
-// addresses are tried in turn. Errors wrap the errno.
+// DialContext connects through the stack, out of the TUN. The network is "tcp"
+// or "udp", with or without a 4 or 6; a name is looked up by the host's
+// resolver and its addresses are tried in turn. Errors wrap the errno.
 func (s *Stack) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+	dial := s.dialTCP
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	case "udp", "udp4", "udp6":
+		dial = func(_ context.Context, to netip.AddrPort) (net.Conn, error) { return s.dialUDP(to) }
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
 	addrs, err := s.resolve(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	var first error
 	for _, to := range addrs {
-		c, err := s.dialTCP(ctx, to)
+		c, err := dial(ctx, to)
 		if err == nil {
 			return c, nil
 		}

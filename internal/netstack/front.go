@@ -182,9 +182,11 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 			f.s.drop(&f.s.counters.malformed)
 			return
 		}
-		if opens(pkt) && f.s.lingers(pkt) {
-			f.postpone(pkt, lingerTries)
-			return
+		if opens(pkt) {
+			if tries := f.s.lingers(pkt); tries > 0 {
+				f.postpone(pkt, tries)
+				return
+			}
 		}
 		f.dispatcher.DeliverTransportPacket(proto, pkt)
 	case header.UDPProtocolNumber:

@@ -76,6 +76,55 @@ func TestPacketConnForeign(t *testing.T) {
 	}
 }
 
+func TestDialUDP(t *testing.T) {
+	app, own := pair(t, tuntest.Config{}, netstack.Config{})
+	for _, at := range []netip.Addr{ownV4.Addr(), ownV6.Addr()} {
+		server, other := listenUDP(t, own, at), listenUDP(t, own, at)
+		c, err := app.DialContext(t.Context(), nil, "udp", server.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		deadline(t, c)
+		if c.RemoteAddr().String() != server.LocalAddr().String() {
+			t.Errorf("peer %s", c.RemoteAddr())
+		}
+		c.Write([]byte("question"))
+		b := make([]byte, 100)
+		n, from, err := server.ReadFrom(b)
+		if err != nil || string(b[:n]) != "question" || from.String() != c.LocalAddr().String() {
+			t.Fatalf("read %q from %v, %v", b[:n], from, err)
+		}
+		if n, err := c.Write(nil); n != 0 || err != nil {
+			t.Errorf("wrote %d bytes of nothing: %v", n, err)
+		}
+		if n, _, err := server.ReadFrom(b); n != 0 || err != nil {
+			t.Errorf("read %d bytes of nothing: %v", n, err)
+		}
+		other.WriteTo([]byte("not yours"), from)
+		server.WriteTo([]byte("answer"), from)
+		if n, err := c.Read(b); err != nil || string(b[:n]) != "answer" {
+			t.Fatalf("read %q, %v", b[:n], err)
+		}
+		server.Close()
+		c.Write([]byte("anybody?"))
+		if _, err := c.Read(b); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("read: %v", err)
+		}
+		c.SetWriteDeadline(time.Unix(1, 0))
+		if _, err := c.Write(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("write: %v", err)
+		}
+		c.Close()
+		if _, err := c.Write(b); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("write: %v", err)
+		}
+	}
+	if _, err := app.DialContext(t.Context(), nil, "unix", "/"); err == nil {
+		t.Error("dialed a Unix socket")
+	}
+}
+
 func TestPacketConnDeadlines(t *testing.T) {
 	app, own := pair(t, tuntest.Config{}, netstack.Config{})
 	a, b := listenUDP(t, app, appV4.Addr()), listenUDP(t, own, ownV4.Addr())

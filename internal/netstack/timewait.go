@@ -18,6 +18,11 @@ const (
 	// would drop its SYN or answer it with RST. Such a SYN waits.
 	lingerWait  = time.Millisecond
 	lingerTries = 1000
+
+	// A connection that looks alive may have its RST queued, which gVisor reads
+	// on another goroutine. A SYN waits that long before it is taken for a stray
+	// or repeated one.
+	resetTries = 5
 )
 
 // opens reports whether a parsed segment is a SYN, and nothing more.
@@ -26,9 +31,9 @@ func opens(pkt *stack.PacketBuffer) bool {
 	return flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) == header.TCPFlagSyn
 }
 
-// lingers reports whether the connection that a segment belongs to has ended,
-// but is not yet forgotten.
-func (s *Stack) lingers(pkt *stack.PacketBuffer) bool {
+// lingers returns how many times a SYN may wait for the end of the connection
+// that it belongs to; 0 when there is none, or one that is yet to begin.
+func (s *Stack) lingers(pkt *stack.PacketBuffer) int {
 	n, t := pkt.Network(), header.TCP(pkt.TransportHeader().Slice())
 	ep, ok := s.gs.FindTransportEndpoint(pkt.NetworkProtocolNumber, tcp.ProtocolNumber, stack.TransportEndpointID{
 		LocalAddress:  n.DestinationAddress(),
@@ -37,10 +42,16 @@ func (s *Stack) lingers(pkt *stack.PacketBuffer) bool {
 		RemotePort:    t.SourcePort(),
 	}, nicID).(*tcp.Endpoint)
 	if !ok {
-		return false
+		return 0
 	}
-	state := ep.EndpointState()
-	return state == tcp.StateTimeWait || state == tcp.StateClose
+	switch ep.EndpointState() {
+	case tcp.StateTimeWait, tcp.StateClose:
+		return lingerTries
+	case tcp.StateSynRecv, tcp.StateEstablished, tcp.StateFinWait1, tcp.StateFinWait2, tcp.StateCloseWait,
+		tcp.StateLastAck, tcp.StateClosing, tcp.StateError:
+		return resetTries
+	}
+	return 0
 }
 
 // postpone delivers a SYN when the connection before it is forgotten.
@@ -50,7 +61,7 @@ func (f *front) postpone(pkt *stack.PacketBuffer, tries int) {
 	time.AfterFunc(lingerWait, func() {
 		defer f.s.wg.Done()
 		defer pkt.DecRef()
-		if tries > 0 && f.s.lingers(pkt) {
+		if tries > 0 && f.s.lingers(pkt) > 0 {
 			f.postpone(pkt, tries-1)
 			return
 		}
