@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,5 +150,91 @@ func TestRegistryConcurrent(t *testing.T) {
 	}
 	if err := r.Drain(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Flows that are killed while they change owner or close are killed once by
+// whoever owns them, or not at all, and the registry ends up empty.
+func TestFlowKillRaces(t *testing.T) {
+	r := flow.NewRegistry(flow.Config{})
+	for range 300 {
+		var kills [2]atomic.Int32
+		f, err := r.Open(flow.Meta{}, func() { kills[0].Add(1) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { r.Kill(f.ID()) })
+		wg.Go(func() { f.OnKill(func() { kills[1].Add(1) }) })
+		wg.Wait()
+		if kills[1].Load() == 0 {
+			t.Fatal("the new owner missed the kill")
+		}
+		wg.Go(f.Close)
+		wg.Go(f.Kill)
+		wg.Go(f.Close)
+		wg.Wait()
+		if r.Len() != 0 {
+			t.Fatalf("%d flows open", r.Len())
+		}
+	}
+}
+
+func TestRegistryChangedAndSetLimit(t *testing.T) {
+	var seen []int
+	r := flow.NewRegistry(flow.Config{Changed: func(n int) { seen = append(seen, n) }})
+	a, _ := r.Open(flow.Meta{}, nil)
+	b, _ := r.Open(flow.Meta{}, nil)
+	r.SetLimit(1) // below what is open: nobody is thrown out
+	if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrLimit) {
+		t.Fatalf("above the limit: %v", err)
+	}
+	a.Close()
+	if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrLimit) {
+		t.Fatalf("at the limit: %v", err)
+	}
+	b.Close()
+	c, err := r.Open(flow.Meta{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	r.Refuse()
+	if !slices.Equal(seen, []int{1, 2, 1, 0, 1, 0}) {
+		t.Errorf("told of %v flows", seen)
+	}
+	if st := r.Stats(); st.Refused != 3 || st.Opened != 3 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// A flow opened while a drain begins is refused or killed, never forgotten.
+func TestRegistryDrainRaces(t *testing.T) {
+	for range 200 {
+		r := flow.NewRegistry(flow.Config{})
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				var f *flow.Flow
+				opened := make(chan struct{})
+				f, err := r.Open(flow.Meta{}, func() {
+					go func() {
+						<-opened
+						f.Close()
+					}()
+				})
+				if err != nil && !errors.Is(err, flow.ErrDraining) {
+					t.Error(err)
+				}
+				close(opened)
+			})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = r.Drain(ctx) // kills at once, and waits
+		wg.Wait()
+		if r.Len() != 0 {
+			t.Fatalf("%d flows survived", r.Len())
+		}
 	}
 }
