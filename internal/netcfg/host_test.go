@@ -5,8 +5,11 @@ package netcfg_test
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
 )
@@ -114,6 +117,57 @@ func TestIntegrationOpenErrors(t *testing.T) {
 		}
 	}
 	sameState(t, before, hostState(t)+run(t, "ip addr"))
+}
+
+// An ordinary user can't change the host, and needn't where root has done it all.
+func TestIntegrationOpenUnprivileged(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	openTUN(t, tunName)
+	cfg := netcfg.Config{Addresses: prefixes("198.18.0.1/30", "fd19:8::1/126")}
+	runtime.LockOSThread() // never unlocked: this thread has lost its capabilities
+	opens := func() error {
+		h, err := netcfg.Open(t.Context(), tunName, cfg)
+		if err != nil {
+			return err
+		}
+		return h.Close()
+	}
+	run(t, "ip addr add 198.18.0.1/30 dev "+tunName)
+	run(t, "ip addr add fd19:8::1/126 dev "+tunName+" nodad")
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var full, none [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &full[0]); err != nil {
+		t.Fatal(err)
+	}
+	as := func(caps *[2]unix.CapUserData) {
+		now := *caps
+		now[0].Permitted, now[1].Permitted = full[0].Permitted, full[1].Permitted
+		if err := unix.Capset(&hdr, &now[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	as(&none)
+	if err := opens(); err == nil || !strings.Contains(err.Error(), "up: ") {
+		t.Errorf("with a TUN that is down: %v", err)
+	}
+	as(&full)
+	run(t, "ip link set "+tunName+" up")
+	before := hostState(t)
+	as(&none)
+	if err := opens(); err != nil {
+		t.Error(err)
+	}
+	as(&full)
+	sameState(t, before, hostState(t))
+	run(t, "ip addr del fd19:8::1/126 dev "+tunName)
+	as(&none)
+	if err := opens(); err == nil || !strings.Contains(err.Error(), "add address fd19:8::1/126") {
+		t.Errorf("without one address: %v", err)
+	}
+	as(&full)
 }
 
 // Strict reverse-path filtering on a bound interface that isn't the host's own

@@ -19,7 +19,8 @@ import (
 const addrGenNone = 1
 
 // configureLink does what Open says. Each step pushes its undo, which matters
-// for an adopted TUN: one of our own goes with its last descriptor.
+// for an adopted TUN: one of our own goes with its last descriptor. What is as
+// wanted already may be so by root's hand, and ours may be an ordinary user's.
 func (h *Host) configureLink() error {
 	link, err := h.nl.LinkByName(h.link)
 	if err != nil {
@@ -148,14 +149,20 @@ func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
 		addr.Flags |= unix.IFA_F_NODAD // usable at once; there is no neighbour to ask
 	}
 	err := h.nl.AddrAdd(link, addr)
-	if errors.Is(err, unix.EEXIST) {
-		return nil // an adopted TUN that has it: not ours to remove
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EPERM) && h.hasAddress(link, p) {
+		return nil // made for us with its address: not ours to remove
 	}
 	if err != nil {
 		return fmt.Errorf("add address %s to %s: %w", p, h.link, err)
 	}
 	h.push(func() error { return h.nl.AddrDel(link, addr) })
 	return nil
+}
+
+// hasAddress reports whether the link has the address, of that prefix.
+func (h *Host) hasAddress(link netlink.Link, p netip.Prefix) bool {
+	addrs, err := retryDump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_ALL) })
+	return err == nil && slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() })
 }
 
 // awaitAddress returns when the kernel takes packets to an IPv6 address: it
@@ -198,9 +205,19 @@ func (h *Host) routeStack(p netip.Prefix) error {
 		Src:       p.Addr().AsSlice(),
 		Protocol:  Protocol,
 	}
-	if err := h.nl.RouteReplace(route); err != nil {
+	err := h.nl.RouteReplace(route)
+	if errors.Is(err, unix.EPERM) && h.leadsTo(stack) {
+		return nil // by a route that was made for us
+	}
+	if err != nil {
 		return fmt.Errorf("route %s to %s: %w", stack, h.link, err)
 	}
 	h.push(func() error { return h.nl.RouteDel(route) })
 	return nil
+}
+
+// leadsTo reports whether the host sends packets for an address into the TUN.
+func (h *Host) leadsTo(a netip.Addr) bool {
+	routes, err := h.nl.RouteGet(a.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].LinkIndex == h.index
 }
