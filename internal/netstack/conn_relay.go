@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"netstackd/internal/epoll"
@@ -131,6 +132,16 @@ func (c *Conn) writeError(terr tcpip.Error) error {
 		return err
 	}
 	return c.fail(terr)
+}
+
+// Settled reports, once both sides have closed, whether all that we sent has
+// been acknowledged, FIN included.
+func (c *Conn) Settled() bool {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		return true
+	}
+	return false
 }
 
 // Broken returns why the connection broke, or nil.

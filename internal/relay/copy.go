@@ -32,27 +32,34 @@ func (r *Relay) joinCopy(f *flow.Flow, in, out net.Conn, inPrefix, outPrefix []b
 	}
 	both.Go(func() { direction(out, in, inPrefix, f.AddUp) })
 	both.Go(func() { direction(in, out, outPrefix, f.AddDown) })
-	stopIn, stopOut := r.watchReset(in, abort), r.watchReset(out, abort)
+	settleIn, settleOut := r.watchEnd(in, abort), r.watchEnd(out, abort)
 	go func() {
 		both.Wait()
-		stopIn()
-		stopOut()
+		settleIn()
+		settleOut()
 		in.Close()
 		out.Close()
 		r.ended(f)
 	}()
 }
 
-// watchReset calls abort when a connection in the stack is reset, which after
-// its FIN nobody would hear of who does not write to it.
-func (r *Relay) watchReset(c net.Conn, abort func()) (stop func()) {
+// watchEnd calls abort when a connection in the stack is reset, which after its
+// FIN nobody would hear of who does not write to it. The function that it
+// returns is for when both directions have ended: it waits until the
+// connection is settled.
+func (r *Relay) watchEnd(c net.Conn, abort func()) (settle func()) {
 	ep, ok := c.(Endpoint)
 	if !ok {
 		return func() {}
 	}
+	ended := make(chan struct{})
+	var once sync.Once
 	task := epoll.NewTask(r.loop, func() {
 		if ep.Broken() != nil {
 			abort()
+		}
+		if ep.Settled() {
+			once.Do(func() { close(ended) })
 		}
 	})
 	ep.Watch(func(events uint32) {
@@ -60,7 +67,12 @@ func (r *Relay) watchReset(c net.Conn, abort func()) (stop func()) {
 			task.Schedule()
 		}
 	})
-	return ep.Unwatch
+	return func() {
+		if !ep.Settled() {
+			<-ended
+		}
+		ep.Unwatch()
+	}
 }
 
 func (r *Relay) copyHalf(dst, src net.Conn, prefix []byte, count func(int64)) error {

@@ -34,6 +34,8 @@ func (e *endpointEnd) tryWrite(b []byte) (int, error) { return e.ep.TryWrite(b) 
 
 func (e *endpointEnd) closeWrite() error { return e.ep.CloseWrite() }
 
+func (e *endpointEnd) settled() bool { return e.ep.Settled() }
+
 func (e *endpointEnd) close() {
 	e.ep.Unwatch()
 	e.ep.Close()

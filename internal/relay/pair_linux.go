@@ -83,6 +83,9 @@ type end interface {
 	// tryWrite writes what fits of b, or returns EAGAIN.
 	tryWrite(b []byte) (int, error)
 	closeWrite() error
+	// settled reports whether nothing would be lost by closing an end that both
+	// sides have half-closed.
+	settled() bool
 	// close and reset end the watch and the connection.
 	close()
 	reset()
@@ -184,7 +187,9 @@ func (p *pair) run() {
 		// room for it.
 		p.end(true)
 	case p.up.done && p.down.done:
-		p.end(false)
+		if in.settled() && out.settled() {
+			p.end(false)
+		}
 	case upErr == errBudget || downErr == errBudget:
 		p.task.Schedule()
 	}

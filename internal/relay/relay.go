@@ -18,7 +18,9 @@
 //
 // A FIN is passed on once everything before it was; the other direction goes
 // on for as long as it likes. A reset of either end resets the other, also
-// after a FIN.
+// after a FIN. A flow has ended when both FINs were passed on and an end in the
+// stack has nothing left to send: a kernel socket's bytes are the kernel's to
+// deliver, the stack's would be lost with it, and their memory is the flow's.
 package relay
 
 import (
@@ -58,6 +60,9 @@ type Endpoint interface {
 	Reset()
 	// Broken returns why the connection ended before its time, or nil.
 	Broken() error
+	// Settled reports, once both sides have closed, whether the peer has
+	// acknowledged everything. Watch tells of it as a hang-up.
+	Settled() bool
 }
 
 // Prefixed is a connection from which bytes were read that belong to the flow.

@@ -329,3 +329,52 @@ func TestBackPressure(t *testing.T) {
 		}
 	})
 }
+
+// A flow whose application has yet to take what it was sent is under way,
+// although both of its directions have seen their ends: it counts, and it can
+// be killed.
+func TestUnreadAnswerHoldsFlow(t *testing.T) {
+	for _, kind := range []string{stackIn, stackTwice} {
+		t.Run(kind, func(t *testing.T) {
+			for _, kill := range []bool{false, true} {
+				r := newRig(t)
+				client, server, f := r.join(kind)
+				closeWrite(t, client)
+				expectEOF(t, server)
+				const size = 900 << 10 // more than the client's window, less than our send buffer
+				if _, err := server.Write(make([]byte, size)); err != nil {
+					t.Fatal(err)
+				}
+				closeWrite(t, server)
+				if kind == stackIn {
+					for flows := r.flows.Flows(); len(flows) == 1 && flows[0].Down < size; flows = r.flows.Flows() {
+						runtime.Gosched()
+					}
+				}
+				for range 10 { // other flows come and go, and this one stays
+					c, s, _ := r.join(sockets)
+					closeWrite(t, c)
+					expectEOF(t, s)
+					closeWrite(t, s)
+					expectEOF(t, c)
+				}
+				if kill {
+					r.flows.Kill(f.ID())
+					r.wait()
+					if _, err := io.Copy(io.Discard, struct{ io.Reader }{client}); !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("read of a killed flow: %v", err)
+					}
+					continue
+				}
+				if r.flows.Len() == 0 {
+					t.Error("the flow has ended while there is data")
+				}
+				n, err := io.Copy(io.Discard, struct{ io.Reader }{client})
+				if n != size || err != nil {
+					t.Errorf("read %d of %d bytes: %v", n, size, err)
+				}
+				r.wait()
+			}
+		})
+	}
+}

@@ -99,6 +99,9 @@ func (e *socketEnd) peekEnd() error {
 	return io.EOF
 }
 
+// settled is always so: the kernel delivers what it has, with us or without.
+func (e *socketEnd) settled() bool { return true }
+
 func (e *socketEnd) close() {
 	if e.w != nil {
 		e.w.Remove()
