@@ -277,3 +277,66 @@ func BenchmarkDestinations(b *testing.B) {
 		})
 	}
 }
+
+// Close ends a handshake that the application does not go on with.
+func TestStackCloseEndsHandshakes(t *testing.T) {
+	ended := make(chan error, 1)
+	dev, own := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) {
+		_, err := r.Accept()
+		ended <- err
+	}})
+	inject(t, dev, tcp(netip.AddrPortFrom(appV4.Addr(), 4000), netip.AddrPortFrom(foreignV4, 80), flagSYN, 1, 0, nil))
+	answer(t, dev) // SYN-ACK
+	closed := make(chan struct{})
+	go func() {
+		own.Close()
+		close(closed)
+	}()
+	if err := recv(t, ended); err == nil {
+		t.Error("accepted a connection without its ACK")
+	}
+	recv(t, closed)
+}
+
+// All packets of a connection leave on one queue, and connections on several.
+func TestConnectionsKeepTheirQueue(t *testing.T) {
+	const queues = 4
+	dev, _ := alone(t, tuntest.Config{Queues: queues}, netstack.Config{Connect: func(r *netstack.Request) {
+		c, err := r.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(c, "hello")
+		c.Close()
+	}})
+	used := map[int]int{}
+	for port := uint16(4000); port < 4032; port++ {
+		from, to := netip.AddrPortFrom(appV4.Addr(), port), netip.AddrPortFrom(foreignV4, 80)
+		queue := -1
+		next := func() parsed {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			p, err := dev.Packet(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if queue >= 0 && p.Queue != queue {
+				t.Errorf("port %d moved from queue %d to %d", port, queue, p.Queue)
+			}
+			queue = p.Queue
+			got, _ := tryParse(p.Data)
+			return got
+		}
+		inject(t, dev, tcp(from, to, flagSYN, 1, 0, nil))
+		theirs := be.Uint32(next().payload[4:]) + 1
+		inject(t, dev, tcp(from, to, flagACK, 2, theirs, nil))
+		for next().payload[13]&flagFIN == 0 {
+		}
+		inject(t, dev, tcp(from, to, flagRST|flagACK, 2, theirs+6, nil))
+		used[queue]++
+	}
+	if len(used) < queues/2 {
+		t.Errorf("32 connections use queues %v", used)
+	}
+}
