@@ -65,7 +65,7 @@ func (s *Sandbox) Wait(ctx context.Context) (int, error) {
 func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	id, answer := s.calls.begin()
 	if err := s.conn.send(message{Op: opDial, ID: id, Network: network, Address: address}); err != nil {
-		s.calls.drop(id)
+		s.calls.drop(id, answer)
 		return nil, dialError(network, net.ErrClosed)
 	}
 	select {
@@ -75,7 +75,7 @@ func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, 
 		}
 		return c.conn, nil
 	case <-ctx.Done():
-		s.calls.drop(id)
+		s.calls.drop(id, answer)
 		return nil, dialError(network, context.Cause(ctx))
 	}
 }
@@ -115,15 +115,11 @@ func (c *calls) begin() (uint64, <-chan called) {
 	return c.last, answer
 }
 
-// drop forgets a call: a late answer is closed. One that has come is too.
-func (c *calls) drop(id uint64) {
+// drop forgets a call. An answer that has come is closed, and so is a late one.
+func (c *calls) drop(id uint64, answer <-chan called) {
 	c.mu.Lock()
-	answer := c.wait[id]
+	defer c.mu.Unlock()
 	delete(c.wait, id)
-	c.mu.Unlock()
-	if answer == nil {
-		return
-	}
 	select {
 	case r := <-answer:
 		if r.conn != nil {
@@ -146,11 +142,11 @@ func (c *calls) answer(m message, fds []int) {
 	}
 	closeAll(fds)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	answer := c.wait[m.ID]
 	delete(c.wait, m.ID)
-	c.mu.Unlock()
 	if answer != nil {
-		answer <- r
+		answer <- r // under the lock, so that drop sees it; there is room
 	} else if r.conn != nil {
 		r.conn.Close()
 	}
