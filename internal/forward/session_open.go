@@ -150,8 +150,10 @@ const refuseFor = time.Second
 // session, at once or in a while.
 func (s *session) fail(err error) {
 	why, ok := reasonOf(err)
-	if !ok && s.meta.Network == "udp" {
-		why, ok = prohibited, true // an upstream without UDP, for one: better known than waited for
+	if !ok && (s.meta.Network == "udp" || errors.Is(err, syscall.EPERM)) {
+		// An upstream without UDP, or a host that lets us open no ping socket:
+		// better known than waited for.
+		why, ok = prohibited, true
 	}
 	s.mu.Lock()
 	b := s.pending
