@@ -44,7 +44,7 @@ func checksumValid(pkt *stack.PacketBuffer) bool {
 		}
 		h := header.IPv6(b)
 		hdrLen = header.IPv6MinimumSize
-		proto, src, dst, end = h.TransportProtocol(), h.SourceAddress(), h.DestinationAddress(), hdrLen+int(h.PayloadLength())
+		proto, src, dst, end = tcpip.TransportProtocolNumber(h.NextHeader()), h.SourceAddress(), h.DestinationAddress(), hdrLen+int(h.PayloadLength())
 	}
 	if end < hdrLen || end > size {
 		return false

@@ -114,7 +114,7 @@ func (f *front) handleIPv6(pkt *stack.PacketBuffer) {
 		return
 	}
 	h := header.IPv6(b)
-	proto := h.TransportProtocol()
+	proto := tcpip.TransportProtocolNumber(h.NextHeader())
 	src, dst := h.SourceAddress(), h.DestinationAddress()
 	if !f.direct(proto, dst) {
 		if f.forwardable(src, dst) {
