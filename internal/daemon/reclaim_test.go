@@ -15,6 +15,7 @@ func TestReclaimAfterManyFlows(t *testing.T) {
 			r.changed(n)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if freed != 0 {
 			t.Fatal("freed while all flows were open")
 		}
@@ -22,6 +23,7 @@ func TestReclaimAfterManyFlows(t *testing.T) {
 			r.changed(n)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if freed != 1 {
 			t.Fatalf("freed %d times within a minute of the flows' end", freed)
 		}
@@ -30,6 +32,7 @@ func TestReclaimAfterManyFlows(t *testing.T) {
 			r.changed(0)
 			time.Sleep(time.Minute)
 		}
+		synctest.Wait()
 		if freed != 1 {
 			t.Fatalf("freed %d times for few flows", freed)
 		}
