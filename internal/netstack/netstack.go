@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -72,7 +73,9 @@ type Stack struct {
 
 	synMu sync.Mutex
 	syns  map[stack.TransportEndpointID][]byte // what an ICMP error would quote
-	wg    sync.WaitGroup                       // handlers of requests
+	wg    sync.WaitGroup                       // handlers of requests, and SYNs that wait
+
+	closing atomic.Bool
 
 	bufferLimit atomic.Int64
 	connMu      sync.Mutex
@@ -181,12 +184,37 @@ func (s *Stack) attach() error {
 func (s *Stack) Close() error {
 	s.link.Attach(nil)
 	if s.gs != nil {
+		s.closing.Store(true)
 		s.gs.Close()
-		s.wg.Wait()
+		s.join()
 		s.gs.Wait()
 	}
 	return nil
 }
+
+// join waits for the handlers of requests. One that was about to complete a
+// handshake may have begun to after gVisor ended all that it knew of, and
+// nobody will answer it any more.
+func (s *Stack) join() {
+	joined := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(joined)
+	}()
+	for again := time.NewTicker(joinAgain); ; {
+		select {
+		case <-joined:
+			again.Stop()
+			return
+		case <-again.C:
+			for _, ep := range s.gs.RegisteredEndpoints() {
+				ep.Abort()
+			}
+		}
+	}
+}
+
+const joinAgain = 10 * time.Millisecond
 
 // Done is closed when the device fails under the stack; Err says why.
 func (s *Stack) Done() <-chan struct{} { return s.link.Done() }

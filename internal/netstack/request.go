@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"net"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -74,6 +75,10 @@ func (r *Request) Dest() netip.AddrPort { return idDest(r.id) }
 
 // Accept completes the handshake with the application and waits for its end.
 func (r *Request) Accept() (*Conn, error) {
+	if r.s.closing.Load() { // nobody would hear our SYN-ACK
+		r.complete(false)
+		return nil, net.ErrClosed
+	}
 	wq := new(waiter.Queue)
 	ep, err := r.fr.CreateEndpoint(wq)
 	r.complete(false)

@@ -61,10 +61,12 @@ func (f *front) postpone(pkt *stack.PacketBuffer, tries int) {
 	time.AfterFunc(lingerWait, func() {
 		defer f.s.wg.Done()
 		defer pkt.DecRef()
-		if tries > 0 && f.s.lingers(pkt) > 0 {
+		if tries > 0 && !f.s.closing.Load() && f.s.lingers(pkt) > 0 {
 			f.postpone(pkt, tries-1)
 			return
 		}
-		f.dispatcher.DeliverTransportPacket(header.TCPProtocolNumber, pkt)
+		if !f.s.closing.Load() {
+			f.dispatcher.DeliverTransportPacket(header.TCPProtocolNumber, pkt)
+		}
 	})
 }
