@@ -95,12 +95,19 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows:     min(cfg.MaxFlows, mem.maxFlows()),
 		MaxPerSource: maxPerClient,
+		Reclaim:      e.spare,
 		Changed: func(flows int) {
 			mem.changed(flows)
 			e.reclaim.changed(flows)
 		},
 	})
 	return e, nil
+}
+
+// spare ends the datagram session that has been quiet for longest: they outlive
+// their use by minutes, which no connection should be refused for.
+func (e *engine) spare() bool {
+	return e.udp != nil && e.udp.Reclaim() || e.echo != nil && e.echo.Reclaim()
 }
 
 // start runs the data path.

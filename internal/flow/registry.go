@@ -21,6 +21,10 @@ type Config struct {
 	// MaxPerSource limits the flows at once from one source address, other than
 	// transparent ones, which share the host's; 0 = no limit.
 	MaxPerSource int
+	// Reclaim is called when MaxFlows are open and one more is wanted. It ends a
+	// flow that can be spared, and reports whether there was one. It runs on the
+	// goroutine that opens, holding no lock, and must not block; nil = none can.
+	Reclaim func() bool
 	// Changed is called after the number of flows changed, from the goroutine
 	// that opened or closed one, holding no lock. It must not block.
 	Changed func(flows int)
@@ -72,15 +76,18 @@ func NewRegistry(cfg Config) *Registry {
 // called at most a few times, from any goroutine, and may be nil. The error
 // wraps ErrLimit or ErrDraining.
 func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
-	n := r.open.Add(1)
-	if r.drain.Load() {
-		r.left()
-		return nil, fmt.Errorf("flow: %w", ErrDraining)
+	n, err := r.enter()
+	for range maxReclaims {
+		if !errors.Is(err, ErrLimit) || r.cfg.Reclaim == nil || !r.cfg.Reclaim() {
+			break
+		}
+		n, err = r.enter()
 	}
-	if limit := r.limit.Load(); limit > 0 && n > limit {
-		r.refused.Add(1)
-		r.left()
-		return nil, fmt.Errorf("flow: %w: %d open (--max-flows)", ErrLimit, limit)
+	if err != nil {
+		if errors.Is(err, ErrLimit) {
+			r.refused.Add(1)
+		}
+		return nil, err
 	}
 	if r.counted(&m) && !r.sources.take(m.Source.Addr(), r.cfg.MaxPerSource) {
 		r.refused.Add(1)
@@ -102,6 +109,25 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 		r.cfg.Changed(int(n))
 	}
 	return f, nil
+}
+
+// maxReclaims bounds how many flows one new one may cost. More than one is
+// needed when the first place that comes free goes to somebody else.
+const maxReclaims = 4
+
+// enter takes a place among the flows, if there is one, and returns how many
+// are taken.
+func (r *Registry) enter() (n int64, err error) {
+	n = r.open.Add(1)
+	if r.drain.Load() {
+		r.left()
+		return 0, fmt.Errorf("flow: %w", ErrDraining)
+	}
+	if limit := r.limit.Load(); limit > 0 && n > limit {
+		r.left()
+		return 0, fmt.Errorf("flow: %w: %d open (--max-flows)", ErrLimit, limit)
+	}
+	return n, nil
 }
 
 // counted reports whether a flow is held to MaxPerSource.

@@ -39,6 +39,36 @@ func TestRegistryLimit(t *testing.T) {
 	}
 }
 
+func TestRegistryReclaim(t *testing.T) {
+	var spare []*flow.Flow
+	r := flow.NewRegistry(flow.Config{MaxFlows: 2, Reclaim: func() bool {
+		if len(spare) == 0 {
+			return false
+		}
+		spare[0].Close()
+		spare = spare[1:]
+		return true
+	}})
+	for range 2 {
+		f, err := r.Open(flow.Meta{Network: "udp"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spare = append(spare, f)
+	}
+	for range 2 {
+		if _, err := r.Open(flow.Meta{Network: "tcp"}, nil); err != nil {
+			t.Fatalf("with flows to spare: %v", err)
+		}
+	}
+	if _, err := r.Open(flow.Meta{Network: "tcp"}, nil); !errors.Is(err, flow.ErrLimit) {
+		t.Fatalf("with none to spare: %v, want ErrLimit", err)
+	}
+	if s := r.Stats(); s.Open != 2 || s.Opened != 4 || s.Refused != 1 {
+		t.Fatalf("stats %+v", s)
+	}
+}
+
 func TestRegistryLimitPerSource(t *testing.T) {
 	r := flow.NewRegistry(flow.Config{MaxPerSource: 1})
 	from := func(in flow.Inbound, src string) (*flow.Flow, error) {

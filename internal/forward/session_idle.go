@@ -118,11 +118,13 @@ func (t *idleTimer) expired(now time.Duration) (list []*session, wait time.Durat
 	return list, t.alarm - now, t.alarm != 0
 }
 
-// evict removes and returns the least recently used session other than keep.
+// evict removes and returns the least recently used session other than keep,
+// which may be nil.
 func (t *idleTimer) evict(keep *session) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if h := keep.heap; h != nil {
+	if keep != nil && keep.heap != nil {
+		h := keep.heap
 		t.take(keep)
 		defer h.add(keep)
 	}
