@@ -315,3 +315,61 @@ func TestFrontTrains(t *testing.T) {
 		silence(t, dev)
 	}
 }
+
+// Headers that promise more than there is, or less than they need, are
+// malformed, whether or not a link has looked before.
+func TestFrontLies(t *testing.T) {
+	from4, to4 := netip.AddrPortFrom(appV4.Addr(), 1000), netip.AddrPortFrom(foreignV4, 2000)
+	from6, to6 := netip.AddrPortFrom(appV6.Addr(), 1000), netip.AddrPortFrom(foreignV6, 2000)
+	length4 := func(p []byte, n int) []byte {
+		be.PutUint16(p[2:], uint16(n))
+		p[10], p[11] = 0, 0
+		be.PutUint16(p[10:], sum(p[:20]))
+		return p
+	}
+	length6 := func(p []byte, n int) []byte {
+		be.PutUint16(p[4:], uint16(n))
+		return p
+	}
+	udpLength := func(p []byte, at, n int) []byte {
+		be.PutUint16(p[at+4:], uint16(n))
+		be.PutUint16(p[at+6:], 0)
+		return p
+	}
+	hello := []byte("hello")
+	for name, p := range map[string][]byte{
+		"udp4 beyond":       length4(udp(from4, to4, hello), 34),
+		"tcp4 beyond":       length4(tcp(from4, to4, flagSYN, 1, 0, nil), 41),
+		"icmp4 beyond":      length4(echo(from4.Addr(), to4.Addr(), 1, hello), 1000),
+		"tcp4 too short":    length4(tcp(from4, to4, flagSYN, 1, 0, nil), 39),
+		"udp4 too short":    length4(udp(from4, to4, nil), 27),
+		"icmp4 too short":   length4(echo(from4.Addr(), to4.Addr(), 1, nil), 27),
+		"nothing":           length4(udp(from4, to4, hello), 20),
+		"less than nothing": length4(udp(from4, to4, hello), 19),
+		"udp6 beyond":       length6(udp(from6, to6, hello), 14),
+		"tcp6 beyond":       length6(tcp(from6, to6, flagSYN, 1, 0, nil), 21),
+		"icmp6 beyond":      length6(echo(from6.Addr(), to6.Addr(), 1, hello), 1000),
+		"tcp6 too short":    length6(tcp(from6, to6, flagSYN, 1, 0, nil), 19),
+		"udp6 too short":    length6(udp(from6, to6, hello), 7),
+		"icmp6 too short":   length6(echo(from6.Addr(), to6.Addr(), 1, hello), 7),
+		"udp length beyond": udpLength(udp(from4, to4, hello), 20, 14),
+		"udp length of 7":   udpLength(udp(from4, to4, hello), 20, 7),
+		"udp6 sum of 0":     udpLength(udp(from6, to6, hello), 40, 13),
+	} {
+		for _, plain := range []bool{false, true} {
+			rec := newRecorder()
+			dev, own := alone(t, tuntest.Config{Plain: plain}, netstack.Config{Packets: rec, Connect: func(r *netstack.Request) {
+				t.Errorf("%s: a request", name)
+				r.Refuse()
+			}})
+			inject(t, dev, p)
+			if got := rec.handled(t, dev); len(got) != 0 {
+				t.Errorf("%s, plain %v: handled %+v", name, plain, got)
+			}
+			if st := own.Stats(); st.Malformed+st.Link.RxBadChecksum+st.Link.RxMalformed != 1 {
+				t.Errorf("%s, plain %v: counted %+v", name, plain, st)
+			}
+			own.Close()
+		}
+	}
+}

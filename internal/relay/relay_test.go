@@ -300,7 +300,10 @@ func TestIdleFlows(t *testing.T) {
 	for _, kind := range []string{sockets, stackIn, stackOut} {
 		t.Run(kind, func(t *testing.T) {
 			r := newRig(t)
-			n := 300
+			n := 1000
+			if raceEnabled {
+				n = 200
+			}
 			type flow struct{ client, server peer }
 			flows := make([]flow, n)
 			before := runtime.NumGoroutine()
