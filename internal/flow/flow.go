@@ -74,8 +74,11 @@ type Flow struct {
 	killed  atomic.Bool
 	up      atomic.Int64
 	down    atomic.Int64
+	open    atomic.Uint32 // directions that carry on: openUp, openDown
 	closed  atomic.Bool
 }
+
+const openUp, openDown = 1, 2
 
 // ID returns the flow's number, unique within its registry and never 0.
 func (f *Flow) ID() uint64 { return f.id }
@@ -89,9 +92,19 @@ func (f *Flow) AddUp(n int64) { f.up.Add(n) }
 // AddDown counts n payload bytes from the destination to the application.
 func (f *Flow) AddDown(n int64) { f.down.Add(n) }
 
-// Kill ends the flow from outside: both ends are reset. The flow's owner
-// closes it in the end, so Kill may return before the flow has left the
-// registry.
+// Begin notes that the flow has both its ends and carries bytes each way.
+func (f *Flow) Begin() { f.open.Store(openUp | openDown) }
+
+// EndUp notes that the application's end of stream was passed on, and
+// everything before it.
+func (f *Flow) EndUp() { f.open.And(^uint32(openUp)) }
+
+// EndDown notes that the destination's was.
+func (f *Flow) EndDown() { f.open.And(^uint32(openDown)) }
+
+// Kill ends the flow from outside: what is under way is cut by a reset. The
+// flow's owner closes it in the end, so Kill may return before the flow has left
+// the registry.
 func (f *Flow) Kill() {
 	f.killed.Store(true)
 	if kill := f.killer.Load(); kill != nil && !f.closed.Load() {
@@ -121,4 +134,7 @@ type Info struct {
 	Meta     Meta
 	Started  time.Time
 	Up, Down int64 // payload bytes
+	// UpOpen and DownOpen say which directions of a connection are between
+	// Begin and their end of stream.
+	UpOpen, DownOpen bool
 }

@@ -189,7 +189,11 @@ func (r *Registry) Kill(id uint64) bool {
 func (r *Registry) Flows() []Info {
 	var out []Info
 	r.each(func(f *Flow) {
-		out = append(out, Info{ID: f.id, Meta: f.meta, Started: f.started, Up: f.up.Load(), Down: f.down.Load()})
+		open := f.open.Load()
+		out = append(out, Info{
+			ID: f.id, Meta: f.meta, Started: f.started, Up: f.up.Load(), Down: f.down.Load(),
+			UpOpen: open&openUp != 0, DownOpen: open&openDown != 0,
+		})
 	})
 	return out
 }

@@ -100,6 +100,13 @@ type half struct {
 	done     bool   // FIN was passed on
 }
 
+// delivered reports whether all that goes to dst is the kernel's to deliver. A
+// reset would take it back.
+func (h *half) delivered() bool {
+	_, socket := h.dst.(*socketEnd)
+	return h.done && socket
+}
+
 // pair is a flow under way. Everything but killed belongs to the task.
 type pair struct {
 	r        *Relay
@@ -181,6 +188,12 @@ func (p *pair) run() {
 	downErr := p.pump(&p.down, s, func(n int64) { moved += n; p.f.AddDown(n) })
 	p.r.scratch.Put(s)
 	p.task.SetHeavy(moved > smallMove)
+	if p.up.done {
+		p.f.EndUp()
+	}
+	if p.down.done {
+		p.f.EndDown()
+	}
 	switch {
 	case fatal(upErr) || fatal(downErr) || in.fault() != nil || out.fault() != nil:
 		// What had arrived before the reset was delivered above, if there was
@@ -244,7 +257,8 @@ func (h *half) pumpPrefix(count func(int64)) error {
 	return nil
 }
 
-// end closes both ends, with RST if the flow ended before its time.
+// end closes both ends, with RST if the flow ended before its time, unless it was
+// killed and the end has got all that it was to get.
 func (p *pair) end(reset bool) {
 	p.task.Stop()
 	for _, h := range []*half{&p.up, &p.down} {
@@ -252,10 +266,10 @@ func (p *pair) end(reset bool) {
 			h.pipe.close()
 			h.pipe = nil
 		}
-		if reset {
-			h.src.reset()
+		if reset && !(p.killed.Load() && h.delivered()) {
+			h.dst.reset()
 		} else {
-			h.src.close()
+			h.dst.close()
 		}
 	}
 	p.r.ended(p.f)

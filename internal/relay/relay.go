@@ -21,6 +21,7 @@
 // after a FIN. A flow has ended when both FINs were passed on and an end in the
 // stack has nothing left to send: a kernel socket's bytes are the kernel's to
 // deliver, the stack's would be lost with it, and their memory is the flow's.
+// That is why a kill resets both ends, but for a socket that has got its FIN.
 package relay
 
 import (
@@ -105,6 +106,7 @@ func New(loop *epoll.Loop) *Relay {
 func (r *Relay) Join(f *flow.Flow, inbound, outbound net.Conn) {
 	r.wg.Add(1)
 	r.open.Add(1)
+	f.Begin()
 	inPrefix, inbound := unwrap(inbound)
 	outPrefix, outbound := unwrap(outbound)
 	if !r.joinPair(f, inbound, outbound, inPrefix, outPrefix) {
