@@ -5,6 +5,8 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -162,6 +164,50 @@ func TestIntegrationExecPolicy(t *testing.T) {
 			return err == nil && string(buf) == "published"
 		})
 	})
+}
+
+// What a command has sent arrives, though the command has ended; it is not
+// waited for that the other side ends too.
+func TestIntegrationExecSendsAll(t *testing.T) {
+	testnet.RequireTool(t, "bash")
+	n := testnet.New(t)
+	const size = 2 << 20
+	ended := make(chan struct{})
+	got := make(chan int64, 1)
+	port := n.B.ServeTCP(t, ":0", func(c *net.TCPConn) {
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		count, _ := io.Copy(io.Discard, c)
+		<-ended // up to here, this side stays open
+		got <- count
+	})
+	to := netip.MustParseAddrPort(dest(testnet.IPv4, 1, port))
+	begin := time.Now()
+	r := runExec(t, n.A, "--drain", "15s", "--", "bash", "-c",
+		fmt.Sprintf("head -c %d /dev/zero >/dev/tcp/%s/%d", size, to.Addr(), to.Port()))
+	close(ended)
+	if took := time.Since(begin); took > 12*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	select {
+	case count := <-got:
+		if r.status != 0 || count != size {
+			t.Errorf("%d of %d bytes arrived; status %d %s", count, size, r.status, r.stderr)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no end of stream")
+	}
+}
+
+// A flag that this user may not use stops the command, not its connections.
+func TestIntegrationExecChecksFlags(t *testing.T) {
+	n := testnet.New(t)
+	for flag, value := range map[string]string{"--interface": "nosuch", "--fwmark": "5"} {
+		r := runExec(t, n.A, flag, value, "--", "echo", "ran")
+		r.oneLine(t, 125, flag)
+		if r.stdout != "" {
+			t.Errorf("%s: the command ran", flag)
+		}
+	}
 }
 
 // With --via all goes through the upstream, names included.

@@ -63,9 +63,9 @@ func (c *Config) Apply(settings []Setting) error {
 // Options is the table, in the order of the manual, for one command.
 func Options(cmd Command) []Option {
 	const both = ForRun | ForExec
-	listens, speaks := "127.0.0.1:1080", "info"
+	listens, speaks, rereads := "127.0.0.1:1080", "info", "; SIGHUP rereads it"
 	if cmd == ForExec {
-		listens, speaks = "off", "warn"
+		listens, speaks, rereads = "off", "warn", "" // SIGHUP is the command's
 	}
 	all := []Option{
 		one("tun", "NAME", "interface name (netstackd0)", ForRun, parseInterface, func(c *Config) *string { return &c.TUN }),
@@ -96,7 +96,7 @@ func Options(cmd Command) []Option {
 		one("socks-stack", "PORT", "SOCKS on the stack address, 0 = none (1080)", ForRun, parsePort, func(c *Config) *uint16 { return &c.SOCKSStack }),
 		one("socks-egress", "WAY", "what --socks dials through, host or stack (host)", ForRun, parseEgress, func(c *Config) *Egress { return &c.SOCKSEgress }),
 		list("auth", "USER:PASS", "require this SOCKS and HTTP user", both, parseCredential, func(c *Config) *[]Credential { return &c.Auth }),
-		one("auth-file", "FILE", "the same, a line each; SIGHUP rereads it", both, parseFile, func(c *Config) *string { return &c.AuthFile }),
+		one("auth-file", "FILE", "the same, a line each"+rereads, both, parseFile, func(c *Config) *string { return &c.AuthFile }),
 		one("allow-open", "", "an open proxy beyond loopback is meant", both, parseBool, func(c *Config) *bool { return &c.AllowOpen }),
 		duration("udp-timeout", "idle UDP session (5m)", func(c *Config) *timeout { return (*timeout)(&c.UDPTimeout) }),
 		duration("dial-timeout", "one outbound dial (10s)", func(c *Config) *timeout { return (*timeout)(&c.DialTimeout) }),
@@ -104,7 +104,7 @@ func Options(cmd Command) []Option {
 		one("max-memory", "BYTES", "budget of the flows' buffers (a quarter of RAM)", both, parseBytes, func(c *Config) *int64 { return &c.MaxMemory }),
 		duration("drain", "how long flows may finish at shutdown (5s)", func(c *Config) *timeout { return (*timeout)(&c.Drain) }),
 		list("allow", "CIDR", "only this may go out", ForExec, parsePrefix, func(c *Config) *[]netip.Prefix { return &c.Exec.Allow }),
-		one("block-lan", "", "private and link-local destinations are refused", ForExec, parseBool, func(c *Config) *bool { return &c.Exec.BlockLAN }),
+		one("block-lan", "", "this host and its networks, private ones are refused", ForExec, parseBool, func(c *Config) *bool { return &c.Exec.BlockLAN }),
 		list("publish", "PORTS", "[ADDR:]PORT:PORT of the host to the command", ForExec, parsePublish, func(c *Config) *[]Publish { return &c.Exec.Publish }),
 		one("pcap", "FILE", "write the command's packets to FILE", ForExec, parseFile, func(c *Config) *string { return &c.Exec.Pcap }),
 		one("log-level", "LEVEL", "debug, info, warn or error ("+speaks+")", both, parseLevel, func(c *Config) *slog.Level { return &c.LogLevel }),

@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"netstackd/internal/epoll"
@@ -135,7 +137,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 	})
 	packets := &forward.Packets{UDP: e.udp}
 	if c.host != nil {
-		e.echo = forward.NewEcho(e.stack.Link(), pinger(c.host), e.loop, e.flows, forward.EchoConfig{
+		e.echo = forward.NewEcho(e.stack.Link(), pinger(c.host, e.log), e.loop, e.flows, forward.EchoConfig{
 			Router: router,
 			Logger: e.log,
 		})
@@ -155,10 +157,15 @@ func (e *engine) start(cfg Config, c carriage) error {
 	return nil
 }
 
-// pinger opens the host's ping sockets for forward.
-func pinger(d *hostnet.Dialer) forward.ListenPing {
+// pinger opens the host's ping sockets for forward. That it may not is said
+// once.
+func pinger(d *hostnet.Dialer, log *slog.Logger) forward.ListenPing {
+	var once sync.Once
 	return func(ctx context.Context, _ *flow.Meta, network string) (net.PacketConn, bool, error) {
 		p, err := d.ListenPing(ctx, network)
+		if errors.Is(err, syscall.EPERM) {
+			once.Do(func() { log.Warn("echo requests are refused", "err", err) })
+		}
 		if err != nil {
 			return nil, false, err
 		}
@@ -216,6 +223,31 @@ func (e *engine) drain(d time.Duration) {
 	}
 }
 
+// settle waits, for a while, until what an ended command has sent is in the
+// hands of the host's kernel. Nobody waits for its answers, nor for datagrams.
+func (e *engine) settle(d time.Duration) {
+	deadline := time.After(d)
+	look := time.NewTicker(settleLook)
+	defer look.Stop()
+	for slices.ContainsFunc(e.flows.Flows(), unsent) {
+		select {
+		case <-deadline:
+			return
+		case <-look.C:
+		}
+	}
+}
+
+const settleLook = 5 * time.Millisecond
+
+// unsent reports whether a flow may have bytes of the command under way.
+func unsent(f flow.Info) bool {
+	if f.Meta.Inbound == flow.Published { // the command is the destination
+		return f.DownOpen
+	}
+	return f.UpOpen
+}
+
 // close stops the data path and waits for it. Flows that are left are reset.
 func (e *engine) close() {
 	e.drain(0)
@@ -259,12 +291,24 @@ type gate struct {
 }
 
 func (g *gate) HandlePacket(p *netstack.Packet) bool {
-	if (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(packetMeta(p), p.Dst)) {
+	// An upstream has no way to carry echo requests on: better known than waited for.
+	carried := g.Echo != nil || !echoRequest(p)
+	if carried && (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(packetMeta(p), p.Dst)) {
 		return g.Packets.HandlePacket(p)
 	}
 	quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)
 	g.stack.WriteUnreachable(p.Dst, quote, netstack.AdminProhibited)
 	return true
+}
+
+func echoRequest(p *netstack.Packet) bool {
+	switch p.Proto {
+	case netstack.ProtoICMP:
+		return p.Transport[0] == 8 // RFC 792
+	case netstack.ProtoICMPv6:
+		return p.Transport[0] == 128 // RFC 4443 §4.1
+	}
+	return false
 }
 
 // packetMeta is as much of a packet's flow as a policy looks at.

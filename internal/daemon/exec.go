@@ -86,6 +86,9 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		DialTimeout: cfg.DialTimeout,
 		NoIPv6:      cfg.NoIPv6,
 	})
+	if err := out.Check(ctx); err != nil {
+		return 0, err
+	}
 	c, err := carry(cfg, out)
 	if err != nil {
 		return 0, err
@@ -134,6 +137,11 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	status, err := sb.Wait(ctx)
 	if cause := context.Cause(ctx); err == nil && cause != nil && cause != ctx.Err() {
 		return sandbox.StatusFailed, cause
+	}
+	if err == nil {
+		pub.close()
+		front.close()
+		e.settle(cfg.Drain)
 	}
 	return status, err
 }

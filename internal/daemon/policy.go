@@ -93,15 +93,6 @@ func refused(address string) error {
 	return fmt.Errorf("%s: not allowed: %w", address, syscall.EACCES)
 }
 
-// lan reports whether an address is of a network that is somebody's own
-// (RFC 6890): what --block-lan keeps from a command.
-func lan(a netip.Addr) bool {
-	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback() || sharedSpace.Contains(a)
-}
-
-// sharedSpace is between a provider and its customers (RFC 6598).
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
-
 // policyOf returns what the flags forbid, or nil if that is nothing. Own says
 // which addresses are this host's; nil = all are.
 func policyOf(cfg Config, own func(netip.Addr) bool) policy {
@@ -109,8 +100,9 @@ func policyOf(cfg Config, own func(netip.Addr) bool) policy {
 	if !cfg.NoIPv6 && !x.BlockLAN && len(x.Allow) == 0 && !cfg.Gateway {
 		return nil
 	}
+	var private lan
 	return func(m *flow.Meta, dst netip.Addr) bool {
-		if cfg.NoIPv6 && dst.Is6() || x.BlockLAN && lan(dst) {
+		if cfg.NoIPv6 && dst.Is6() || x.BlockLAN && private.contains(dst) {
 			return true
 		}
 		// What listens on loopback is for this host alone; a gateway's other
