@@ -66,6 +66,8 @@ func openMend(name string, err error) string {
 		return fmt.Sprintf("interface %s is in use by another process: stop that, or choose another name with --tun NAME", name)
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Sprintf("an interface %s that is no TUN exists: choose another name with --tun NAME", name)
+	case errors.Is(err, unix.ENOTTY):
+		return node + " is not the driver's: make it anew with 'rm " + node + " && mknod -m 666 " + node + " c 10 200'"
 	case errors.Is(err, unix.E2BIG):
 		return "the kernel has no room for that many queues: give fewer with --queues N"
 	}
