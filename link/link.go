@@ -21,9 +21,9 @@
 // wherever its header allows.
 //
 // Egress has no queue of its own, but for packets that open a connection (see
-// writeLate): a packet is written by the goroutine that produced it. A write to a TUN does not wait (the kernel queues or drops), so
-// the endpoint lock that gVisor's TCP holds there is held no longer than the
-// copy takes.
+// writeLate): a packet is written by the goroutine that produced it. A write to
+// a TUN does not wait (the kernel queues or drops), so the endpoint lock that
+// gVisor's TCP holds there is held no longer than the copy takes.
 package link
 
 import (
