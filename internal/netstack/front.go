@@ -225,9 +225,10 @@ func (f *front) udp(pkt *stack.PacketBuffer, src, dst tcpip.Address) {
 
 // forwardable reports whether a unicast flow may run between src and
 // dst. What a router would not forward either is dropped: multicast,
-// broadcast, loopback and unspecified addresses (RFC 1812 §5.3.7).
+// broadcast, loopback and unspecified addresses (RFC 1812 §5.3.7), and what
+// claims to come from the stack itself.
 func (f *front) forwardable(src, dst tcpip.Address) bool {
-	if routable(src) && routable(dst) && !f.s.isBroadcast(dst) {
+	if routable(src) && routable(dst) && !f.s.isBroadcast(dst) && !f.s.isBroadcast(src) && !f.s.isOwn(src) {
 		return true
 	}
 	f.s.drop(&f.s.counters.unroutable)

@@ -62,6 +62,7 @@ func TestFrontUnroutable(t *testing.T) {
 		{a4, addr("224.0.0.1")}, {a4, addr("239.1.2.3")}, {a4, addr("255.255.255.255")}, {a4, addr("240.0.0.1")},
 		{a4, addr("10.0.0.255")}, {a4, addr("10.0.0.0")}, {a4, addr("127.0.0.1")}, {a4, addr("0.0.0.0")}, {a4, addr("0.1.2.3")},
 		{addr("0.0.0.0"), foreignV4}, {addr("127.0.0.1"), foreignV4}, {addr("224.0.0.1"), foreignV4}, {addr("255.255.255.255"), ownV4.Addr()},
+		{ownV4.Addr(), foreignV4}, {ownV4.Addr(), ownV4.Addr()}, {addr("10.0.0.255"), ownV4.Addr()}, {ownV6.Addr(), ownV6.Addr()},
 		{a6, addr("ff02::1")}, {a6, addr("ff0e::1")}, {a6, addr("::1")}, {a6, addr("::")},
 		{addr("::"), foreignV6}, {addr("::1"), foreignV6}, {addr("ff02::1"), ownV6.Addr()}, {addr("::ffff:1.2.3.4"), foreignV6}, {a6, addr("::ffff:1.2.3.4")},
 	} {
