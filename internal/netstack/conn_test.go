@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
-	"golang.org/x/sys/unix"
 
+	"netstackd/internal/epoll"
 	"netstackd/internal/netstack"
 	"netstackd/tun/tuntest"
 )
@@ -122,7 +122,7 @@ func TestConnReset(t *testing.T) {
 				return
 			}
 			client.Reset()
-			for ev := uint32(0); ev&(unix.EPOLLHUP|unix.EPOLLERR) == 0; {
+			for ev := uint32(0); ev&(epoll.HUp|epoll.Err) == 0; {
 				ev = recv(t, events)
 			}
 			server.Unwatch()
