@@ -244,12 +244,12 @@ func TestTCPFlowLimit(t *testing.T) {
 	if _, err := r.dial(t, "192.0.2.2:80", tcpPatience); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the application saw %v", err)
 	}
-	if st := r.tcp.Stats(); st != (forward.TCPStats{Connected: 1, Limited: 1}) || r.flows.Stats().Refused != 1 {
-		t.Errorf("stats %+v, flows %+v", st, r.flows.Stats())
-	}
 	first.(*netstack.Conn).Reset()
 	for closed.Load() == 0 {
 		runtime.Gosched()
+	}
+	if st := r.tcp.Stats(); st != (forward.TCPStats{Connected: 1, Limited: 1}) || r.flows.Stats().Refused != 1 {
+		t.Errorf("stats %+v, flows %+v", st, r.flows.Stats())
 	}
 	if _, err := r.dial(t, "192.0.2.2:80", tcpPatience); err != nil {
 		t.Errorf("after the first has ended: %v", err)
