@@ -241,6 +241,15 @@ func TestTCPFlowLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	io.WriteString(first, "x")
+	if _, err := s.Read(make([]byte, 1)); err != nil { // it is under way
+		t.Fatal(err)
+	}
 	if _, err := r.dial(t, "192.0.2.2:80", tcpPatience); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the application saw %v", err)
 	}
