@@ -40,6 +40,13 @@ func openTUN(cfg Config) (*tun.Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tun-fd %d: %w", cfg.TUNFd, err)
 	}
+	// Its owner's MTU holds unless told otherwise.
+	if mtu, err := dev.MTU(); cfg.MTU > 0 && (err != nil || mtu != cfg.MTU) {
+		if err := dev.SetMTU(cfg.MTU); err != nil {
+			dev.Close()
+			return nil, fmt.Errorf("--mtu %d: %w; leave --mtu out to keep what the interface has", cfg.MTU, err)
+		}
+	}
 	return dev, nil
 }
 
