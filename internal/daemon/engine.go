@@ -296,6 +296,9 @@ func (g *gate) HandlePacket(p *netstack.Packet) bool {
 	if carried && (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(packetMeta(p), p.Dst)) {
 		return g.Packets.HandlePacket(p)
 	}
+	if p.Proto != netstack.ProtoUDP && !echoRequest(p) {
+		return true // no ICMP error answers another (RFC 1122 §3.2.2)
+	}
 	quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)
 	g.stack.WriteUnreachable(p.Dst, quote, netstack.AdminProhibited)
 	return true
