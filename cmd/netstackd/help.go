@@ -33,7 +33,7 @@ func help(c command, options []daemon.Option) string {
 		fmt.Fprintf(&b, "  --%-25s %s\n", "config FILE", "YAML with the same names; flags override it")
 	}
 	if c.name == "run" {
-		b.WriteString("SOCKS limits: 8192 handshakes and 8192 dials under way per client, 16384 in all\n")
+		b.WriteString("SOCKS limits, one client: 8192 handshakes, 8192 dials, 16384 flows at once\n")
 	}
 	return b.String()
 }
