@@ -44,9 +44,13 @@ func (s *Stack) tune(c TCPConfig) error {
 	snd := orDefault(c.SendBuffer, defaultBuffer)
 	sack := tcpip.TCPSACKEnabled(true)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	// RACK and tail loss probes take the scheduler's delays for losses, since
+	// round trips into the TUN are shorter than those: a busy machine would see
+	// its windows collapse. A TUN loses next to nothing, and SACK finds that.
+	recovery := tcpip.TCPRecovery(0)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&cc, &sack, &moderate, &wait,
+		&cc, &sack, &moderate, &wait, &recovery,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, rcv), Max: rcv},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, snd), Max: snd},
 	} {
