@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"net/netip"
-	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -71,7 +70,7 @@ func (f *front) HandlePacket(pkt *stack.PacketBuffer) {
 func (f *front) handleIPv4(pkt *stack.PacketBuffer) {
 	b, ok := pkt.Data().PullUp(header.IPv4MinimumSize)
 	if !ok {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	h := header.IPv4(b)
@@ -85,11 +84,11 @@ func (f *front) handleIPv4(pkt *stack.PacketBuffer) {
 		return
 	}
 	if int(h.TotalLength()) > pkt.Data().Size() {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	if !pkt.RXChecksumValidated && !h.IsChecksumValid() {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	proto := h.TransportProtocol()
@@ -101,7 +100,7 @@ func (f *front) handleIPv4(pkt *stack.PacketBuffer) {
 		return
 	}
 	if !parse.IPv4(pkt) {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	f.transport(pkt, proto, src, dst)
@@ -110,7 +109,7 @@ func (f *front) handleIPv4(pkt *stack.PacketBuffer) {
 func (f *front) handleIPv6(pkt *stack.PacketBuffer) {
 	b, ok := pkt.Data().PullUp(header.IPv6MinimumSize)
 	if !ok {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	h := header.IPv6(b)
@@ -127,7 +126,7 @@ func (f *front) handleIPv6(pkt *stack.PacketBuffer) {
 	}
 	length := int(h.PayloadLength())
 	if length > pkt.Data().Size()-header.IPv6MinimumSize {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	// Consume cannot fail: PullUp found the header.
@@ -179,7 +178,7 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 	switch proto {
 	case header.TCPProtocolNumber:
 		if !parse.TCP(pkt) {
-			f.s.drop(&f.s.counters.malformed)
+			f.s.counters.malformed.Add(1)
 			return
 		}
 		if opens(pkt) {
@@ -193,7 +192,7 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 		f.udp(pkt, src, dst)
 	case header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber:
 		if _, ok := pkt.TransportHeader().Consume(icmpHeaderLen); !ok {
-			f.s.drop(&f.s.counters.malformed)
+			f.s.counters.malformed.Add(1)
 			return
 		}
 		pkt.TransportProtocolNumber = proto
@@ -205,7 +204,7 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 // stack, which know nothing of trains: those are taken apart first.
 func (f *front) udp(pkt *stack.PacketBuffer, src, dst tcpip.Address) {
 	if !parse.UDP(pkt) || !udpChecksumValid(pkt, src, dst) {
-		f.s.drop(&f.s.counters.malformed)
+		f.s.counters.malformed.Add(1)
 		return
 	}
 	if !f.s.isOwn(dst) {
@@ -231,7 +230,7 @@ func (f *front) forwardable(src, dst tcpip.Address) bool {
 	if routable(src) && routable(dst) && !f.s.isBroadcast(dst) && !f.s.isBroadcast(src) && !f.s.isOwn(src) {
 		return true
 	}
-	f.s.drop(&f.s.counters.unroutable)
+	f.s.counters.unroutable.Add(1)
 	return false
 }
 
@@ -245,5 +244,3 @@ func routable(a tcpip.Address) bool {
 }
 
 const icmpHeaderLen = 8
-
-func (s *Stack) drop(c *atomic.Uint64) { c.Add(1) }

@@ -37,8 +37,6 @@ type Config struct {
 	// Addresses are the stack's own, each with the length of the prefix that it
 	// shares with the host.
 	Addresses []netip.Prefix
-	// Link tunes the link endpoint. Its Flush is the stack's.
-	Link link.Config
 	// TCP tunes TCP. The zero value is what measured best.
 	TCP TCPConfig
 	// Packets takes foreign UDP and ICMP packets. Without it they are refused.
@@ -91,13 +89,12 @@ func New(dev link.Device) (*Stack, error) {
 	}
 	s.bufferLimit.Store(defaultBuffer)
 	s.packets.New = func() any { return new(Packet) }
-	return s, s.open(dev)
-}
-
-func (s *Stack) open(dev link.Device) error {
 	ep, err := link.New(dev, link.Config{Flush: s.flush})
+	if err != nil {
+		return nil, err
+	}
 	s.link = ep
-	return err
+	return s, nil
 }
 
 // Start runs the stack. It is called once.
@@ -141,7 +138,7 @@ func (s *Stack) handle() {
 			if proto == header.UDPProtocolNumber {
 				pkt.RXChecksumValidated = false // was of the fragments
 				if !udpChecksumValid(pkt, id.RemoteAddress, id.LocalAddress) {
-					s.drop(&s.counters.malformed)
+					s.counters.malformed.Add(1)
 					return true
 				}
 			}
