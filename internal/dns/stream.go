@@ -51,7 +51,7 @@ func (s *Server) stream(server, source netip.AddrPort) (st *stream, used bool, e
 		return nil, false, net.ErrClosed
 	}
 	if st := p.all[server]; st != nil {
-		return st, st.connected(), nil
+		return st, true, nil // one that is ending was connected too: the next call makes anew
 	}
 	if p.all == nil {
 		p.all = make(map[netip.AddrPort]*stream)
