@@ -96,15 +96,6 @@ type pending struct {
 	answer chan []byte
 }
 
-func (st *stream) connected() bool {
-	select {
-	case <-st.ready:
-		return true
-	default:
-		return false
-	}
-}
-
 // run connects and reads answers until the connection or ctx ends.
 func (st *stream) run(ctx context.Context, timeout time.Duration, dial func(context.Context) (net.Conn, error)) error {
 	dialing, cancel := context.WithTimeout(ctx, timeout)
