@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/timerslack"
 )
 
 // helperName is argv[0] of the processes that are this program again; what they
@@ -31,6 +33,9 @@ func IsHelper() bool { return len(os.Args) == 3 && os.Args[0] == helperName }
 
 // Main is a helper's. It returns what the process exits with.
 func Main() int {
+	if os.Args[2] == roleAgent {
+		timerslack.Raise() // the load is to be no part of what it measures
+	}
 	unix.CloseOnExec(helperFD)
 	file := os.NewFile(helperFD, "socketpair")
 	conn, err := net.FileConn(file)

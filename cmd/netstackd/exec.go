@@ -6,6 +6,7 @@ import (
 
 	"netstackd/internal/daemon"
 	"netstackd/internal/sandbox"
+	"netstackd/internal/timerslack"
 
 	"github.com/spf13/pflag"
 )
@@ -13,6 +14,7 @@ import (
 // runExec is `netstackd exec`. Its status is the command's own, and 125 for
 // every mistake and failure before the command runs.
 func runExec(args []string) (int, error) {
+	timerslack.Raise()
 	cfg := daemon.DefaultExec()
 	rest, err := parseConfig(commandNamed("exec"), &cfg, daemon.ForExec, args)
 	if errors.Is(err, pflag.ErrHelp) {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"netstackd/internal/daemon"
+	"netstackd/internal/timerslack"
 )
 
 // runDaemon is `netstackd run`.
 func runDaemon(args []string) (int, error) {
+	timerslack.Raise()
 	cfg := daemon.Default()
 	rest, err := parseConfig(commandNamed("run"), &cfg, daemon.ForRun, args)
 	if err != nil {

@@ -44,8 +44,8 @@ var rules = map[string]rule{
 	"internal/forward":  {ours: []string{"internal/netstack", "link", "internal/flow", "internal/epoll"}, others: []string{sys, gvisor}},
 	"internal/netcfg":   {others: []string{sys, "github.com/vishvananda/netlink"}},
 	"internal/dns":      {ours: []string{"internal/flow"}, others: []string{sys, "golang.org/x/net/dns/dnsmessage"}},
-	"internal/sandbox":  {ours: []string{"internal/flow"}, others: []string{sys}},
-	"cmd/netstackd":     {ours: []string{"internal/daemon", "internal/sandbox", "internal/netcfg", "bench"}, others: []string{"github.com/spf13/pflag", sys}},
+	"internal/sandbox":  {ours: []string{"internal/flow", "internal/timerslack"}, others: []string{sys}},
+	"cmd/netstackd":     {ours: []string{"internal/daemon", "internal/sandbox", "internal/netcfg", "internal/timerslack", "bench"}, others: []string{"github.com/spf13/pflag", sys}},
 }
 
 // onlyIn are dependencies that belong to few packages.

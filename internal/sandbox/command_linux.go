@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/timerslack"
 )
 
 // start runs the command and returns its pid, or the status to fail with. It
@@ -21,6 +23,9 @@ func (h *helper) start() (pid, status int, err error) {
 	}
 	if err := dropCapabilities(); err != nil {
 		return 0, StatusFailed, err
+	}
+	if err := timerslack.Restore(); err != nil {
+		return 0, StatusFailed, os.NewSyscallError("prctl PR_SET_TIMERSLACK", err)
 	}
 	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}}
 	pid, err = syscall.ForkExec(path, h.argv, attr)
