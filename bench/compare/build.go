@@ -23,6 +23,7 @@ type tools struct {
 	tun2socks, singBox       string
 	pasta, slirp, microsocks string
 	danted                   string
+	against                  []string // other builds of netstackd
 }
 
 // build builds what there is source of, into dir where it is kept, and finds

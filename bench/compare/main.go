@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -53,6 +54,7 @@ func run(ctx context.Context) error {
 	fs.IntVar(&cfg.Flows, "flows", 10_000, "idle flows to hold, and destinations")
 	fs.StringSliceVar(&cfg.Tests, "test", nil, "measure only these `NAMES`: "+bench.TestNames())
 	only := fs.StringSlice("only", nil, "take only these `PROGRAMS`, by the start of their names")
+	against := fs.StringSlice("against", nil, "measure these `FILES`, too: other builds of netstackd")
 	dir := fs.String("tools", "", "`DIR` where the other programs are built, and found the next time (default: the user's cache)")
 	jsonFile := fs.String("json", "", "write it all to `FILE` as JSON")
 	plotFile := fs.String("plot", "", "draw it, to `FILE` as PNG")
@@ -67,6 +69,12 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer tools.close()
+	for _, file := range *against {
+		if file, err = filepath.Abs(file); err != nil {
+			return fmt.Errorf("--against: %w", err)
+		}
+		tools.against = append(tools.against, file)
+	}
 	cfg.Programs = tools.programs(*only)
 	cfg.Progress = func(p bench.Progress) {
 		fmt.Fprintf(os.Stderr, "\r[%d/%d] %-100.100s", p.Done, p.Total, p.Text)

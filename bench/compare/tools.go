@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ func (t *tools) programs(only []string) []bench.Program {
 		t.tun2socksAt(65000, nil), t.tun2socksAt(9000, throughput()), t.tun2socksAt(1500, turns()),
 		t.singBoxAt(65000, nil), t.singBoxAt(9000, throughput()), t.singBoxAt(1500, turns()),
 		t.singBoxProxy(),
+	}
+	for i, file := range t.against {
+		all = append(all, anotherNetstackd(file, i))
 	}
 	if t.microsocks != "" {
 		all = append(all, bench.Program{
@@ -74,6 +78,19 @@ func (t *tools) netstackd1500() bench.Program {
 		"--socks", "off", "--socks-stack", "0")
 	p.Name, p.TUN = "netstackd 1500", "netstackd1500"
 	p.Paths = []bench.Path{{Name: ours1500, Tests: turns()}}
+	return p
+}
+
+// anotherNetstackd is the i-th build to compare with, beside the first.
+func anotherNetstackd(file string, i int) bench.Program {
+	base, socks := filepath.Base(file), fmt.Sprint("127.0.0.1:", 1100+i)
+	p := bench.Netstackd(file, "--tun", fmt.Sprint("against", i), "--address", fmt.Sprintf("198.18.%d.1/30", i+1), "--socks", socks)
+	p.Name, p.TUN = "against "+base, fmt.Sprint("against", i)
+	p.Paths = []bench.Path{
+		{Name: base},
+		{Name: base + " SOCKS", SOCKS: socks, PastTUN: true},
+		{Name: base + " in stack", SOCKS: fmt.Sprintf("198.18.%d.2:1080", i+1)},
+	}
 	return p
 }
 
