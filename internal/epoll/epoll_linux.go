@@ -172,6 +172,18 @@ func (l *Loop) Add(fd int, events uint32, t *Task) (*Watch, error) {
 	return w, nil
 }
 
+// Arm makes the watch tell of the events once, those that are true already
+// included, and then of nothing before it is armed again. That is for tasks
+// that are busy most of the time: events that come while they are at work wake
+// nobody. Errors and hang-ups count, unasked.
+func (w *Watch) Arm(events uint32) error {
+	ev := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: w.slot, Pad: int32(w.gen)}
+	if err := unix.EpollCtl(w.loop.fd, unix.EPOLL_CTL_MOD, w.fd, &ev); err != nil {
+		return fmt.Errorf("epoll: arm: %w", err)
+	}
+	return nil
+}
+
 // Events returns the events that came since the last call.
 func (w *Watch) Events() uint32 { return w.events.Swap(0) }
 

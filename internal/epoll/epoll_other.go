@@ -27,6 +27,9 @@ func (l *Loop) Close() error { return nil }
 // Add returns errors.ErrUnsupported.
 func (l *Loop) Add(int, uint32, *Task) (*Watch, error) { return nil, errUnsupported }
 
+// Arm returns errors.ErrUnsupported.
+func (w *Watch) Arm(uint32) error { return errUnsupported }
+
 // Events returns nothing.
 func (w *Watch) Events() uint32 { return 0 }
 

@@ -31,6 +31,10 @@ const budget = 1 << 20
 // than what it takes to avoid one.
 const smallMove = 16 << 10
 
+// bulkMove is when a flow counts as bulk: what it takes to save events, some
+// system calls, is little beside moving this much.
+const bulkMove = 128 << 10
+
 // errBudget says that there is more to move than one run may.
 var errBudget = errors.New("relay: budget spent")
 
@@ -76,6 +80,11 @@ func (s *signals) take(events uint32) {
 type end interface {
 	sig() *signals
 	watch() error
+	// becomeBulk is called once, when much goes through the end.
+	becomeBulk()
+	// await makes sure that the task runs when the end is ready for what it is
+	// not now.
+	await(read, write bool) error
 	// collect takes the events that came.
 	collect()
 	// fault returns the error of an end that reported one, or nil.
@@ -115,6 +124,7 @@ type pair struct {
 	up, down half
 	killed   atomic.Bool
 	watched  bool // both ends are, from the first run on
+	bulk     bool // both ends are
 }
 
 // joinPair starts a pair if the relay can work on both ends directly.
@@ -188,6 +198,11 @@ func (p *pair) run() {
 	downErr := p.pump(&p.down, s, func(n int64) { moved += n; p.f.AddDown(n) })
 	p.r.scratch.Put(s)
 	p.task.SetHeavy(moved > smallMove)
+	if moved > bulkMove && !p.bulk {
+		p.bulk = true
+		in.becomeBulk()
+		out.becomeBulk()
+	}
 	if p.up.done {
 		p.f.EndUp()
 	}
@@ -205,6 +220,10 @@ func (p *pair) run() {
 		}
 	case upErr == errBudget || downErr == errBudget:
 		p.task.Schedule()
+	default:
+		if errors.Join(in.await(!p.up.done, !p.down.done), out.await(!p.down.done, !p.up.done)) != nil {
+			p.end(true)
+		}
 	}
 }
 

@@ -13,10 +13,13 @@ import (
 // socketEnd is an end in the host's kernel.
 type socketEnd struct {
 	signals
-	conn *net.TCPConn
-	fd   int // of conn, which stays open until close or reset
+	conn *net.TCPConn // nil once the end is bulk
+	fd   int          // of conn, which stays open until close or reset, or our own
 	loop *epoll.Loop
 	w    *epoll.Watch
+
+	bulk  bool   // see becomeBulk
+	armed uint32 // what a bulk end's watch is armed for
 }
 
 func descriptor(c *net.TCPConn) (fd int, ok bool) {
@@ -30,21 +33,70 @@ func descriptor(c *net.TCPConn) (fd int, ok bool) {
 
 func (e *socketEnd) sig() *signals { return &e.signals }
 
-// watch adds the descriptor to our loop. Go's own poller has it too, but with
-// nobody waiting there its events cost next to nothing.
+// socketEvents are all that an end may want to know.
+const socketEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI
+
+// watch adds the descriptor to our loop. Go's own poller has it, too.
 //
 // Urgent data is told from the rest nowhere beyond here, and would hide what
 // follows it from splice and SIOCINQ: it is taken in line (tcp(7)). Without
 // that, such a flow would be slower.
 func (e *socketEnd) watch() (err error) {
 	_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	e.w, err = e.loop.Add(e.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLPRI, e.task)
+	e.w, err = e.loop.Add(e.fd, socketEvents, e.task)
 	return err
 }
 
+// becomeBulk is for an end that much goes through. While its task is at work,
+// more data and more room keep coming, and each time the kernel would wake a
+// thread for Go's poller, and for ours: the socket is taken from the one, by
+// duplicating the descriptor, and ours is told what to wait for each time that
+// the task is done. Without a descriptor left, all stays as it is.
+func (e *socketEnd) becomeBulk() {
+	fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	w, err := e.loop.Add(fd, socketEvents, e.task)
+	if err != nil {
+		unix.Close(fd)
+		return
+	}
+	e.w.Remove()
+	e.conn.Close()
+	e.conn, e.fd, e.w, e.bulk = nil, fd, w, true
+}
+
+// await has a bulk end's watch wait for what its flow can't go on without: that
+// there is something to read, or room.
+func (e *socketEnd) await(read, write bool) error {
+	if !e.bulk {
+		return nil
+	}
+	events := uint32(unix.EPOLLERR) // comes anyway, and tells it from nothing
+	if read && !e.readable {
+		events |= unix.EPOLLIN | unix.EPOLLRDHUP
+		if !e.urgent {
+			events |= unix.EPOLLPRI
+		}
+	}
+	if write && !e.writable {
+		events |= unix.EPOLLOUT
+	}
+	if events == e.armed {
+		return nil
+	}
+	e.armed = events
+	return e.w.Arm(events)
+}
+
 func (e *socketEnd) collect() {
-	if e.w != nil {
-		e.take(e.w.Events())
+	if e.w == nil {
+		return
+	}
+	if events := e.w.Events(); events != 0 {
+		e.armed = 0
+		e.take(events)
 	}
 }
 
@@ -106,12 +158,16 @@ func (e *socketEnd) close() {
 	if e.w != nil {
 		e.w.Remove()
 	}
-	e.conn.Close()
+	if e.conn != nil {
+		e.conn.Close()
+	} else {
+		unix.Close(e.fd)
+	}
 }
 
 func (e *socketEnd) reset() {
 	// Lingering for no time is what sends RST (socket(7)).
-	_ = e.conn.SetLinger(0)
+	_ = unix.SetsockoptLinger(e.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	e.close()
 }
 
