@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/hostnet"
 	"netstackd/socks"
 )
 
@@ -29,7 +30,7 @@ type frontend struct {
 // listen opens all listeners. On error, close gives back those it opened.
 func (f *frontend) listen() error {
 	for _, addr := range f.cfg.SOCKS {
-		ln, err := net.Listen("tcp", addr)
+		ln, err := hostnet.ListenLocal(context.Background(), addr)
 		if err != nil {
 			return listenError(addr, err)
 		}

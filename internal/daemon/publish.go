@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/hostnet"
 	"netstackd/internal/sandbox"
 )
 
@@ -33,7 +34,7 @@ func publish(e *engine, sb *sandbox.Sandbox, cfg Config) (*published, error) {
 		p.inside = append(p.inside, a.Addr())
 	}
 	for _, pub := range cfg.Exec.Publish {
-		ln, err := net.Listen("tcp", pub.Listen.String())
+		ln, err := hostnet.ListenLocal(ctx, pub.Listen.String())
 		if err != nil {
 			p.close()
 			return nil, fmt.Errorf("--publish %s: %w; choose another address or port", pub.Listen, err)

@@ -194,6 +194,10 @@ func (w *Watch) Remove() {
 	w.loop.forget(w)
 }
 
+// Forget is Remove for a descriptor that is closed next, and was never
+// duplicated: closing takes it out of the kernel's list, too.
+func (w *Watch) Forget() { w.loop.forget(w) }
+
 func (l *Loop) forget(w *Watch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -35,3 +35,6 @@ func (w *Watch) Events() uint32 { return 0 }
 
 // Remove does nothing.
 func (w *Watch) Remove() {}
+
+// Forget does nothing.
+func (w *Watch) Forget() {}

@@ -17,9 +17,9 @@
 // The resolver's sockets are made the same way, so that the lookup of a
 // destination's name cannot loop either.
 //
-// Connections are the plain ones of package net, so that relays may splice
-// them and forwarders may use their file descriptors. Errors are those of
-// package net and keep the errno: errors.Is(err, syscall.ECONNREFUSED).
+// Connections are sockets of the kernel and nothing else, so that relays may
+// splice them and forwarders may use their file descriptors. Errors are those
+// of package net and keep the errno: errors.Is(err, syscall.ECONNREFUSED).
 package hostnet
 
 import (
@@ -104,8 +104,9 @@ func (d *Dialer) Check(ctx context.Context) error {
 }
 
 // DialContext connects to address, host:port. The network is tcp, tcp4, tcp6,
-// udp, udp4 or udp6; the connection is a *net.TCPConn or *net.UDPConn. For a
-// name with addresses of both families they are raced (RFC 8305).
+// udp, udp4 or udp6; the connection is a *net.UDPConn or a *net.TCPConn, or to
+// a literal address, on Linux, a *TCPConn. For a name with addresses of both
+// families they are raced (RFC 8305).
 //
 // The errors are those of package net: *net.DNSError for a name that has no
 // address, the errno of connect(2), or one that errors.Is takes for
@@ -117,14 +118,36 @@ func (d *Dialer) DialContext(ctx context.Context, _ *flow.Meta, network, address
 			return nil, err
 		}
 	}
-	// An IP literal never reaches the resolver. net.Dialer.DialTCP would save
-	// the parsing, but it binds the socket first, and a bound socket takes a
-	// local port from every destination at once.
-	c, err := d.dialer.DialContext(ctx, network, address)
+	var c net.Conn
+	var err error
+	if dst, ok := literal(network, address); ok {
+		c, err = d.dialAddr(ctx, network, dst)
+	} else {
+		c, err = d.dialer.DialContext(ctx, network, address)
+	}
 	if err != nil {
 		return nil, controlError(err)
 	}
 	return c, nil
+}
+
+// literal returns the address that a TCP connection is to go to, unless it is a
+// name, or one with more to it.
+func literal(network, address string) (netip.AddrPort, bool) {
+	dst, err := netip.ParseAddrPort(address)
+	if err != nil || dst.Addr().Zone() != "" {
+		return netip.AddrPort{}, false
+	}
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	switch network {
+	case "tcp":
+		return dst, true
+	case "tcp4":
+		return dst, dst.Addr().Is4()
+	case "tcp6":
+		return dst, dst.Addr().Is6()
+	}
+	return netip.AddrPort{}, false
 }
 
 // ListenPacket opens one unconnected UDP socket on address, "" for any. The

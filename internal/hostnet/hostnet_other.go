@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 )
 
@@ -16,6 +17,12 @@ func (d *Dialer) control(_, _ string, _ syscall.RawConn) error {
 	}
 	return nil
 }
+
+func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+	return d.dialer.DialContext(ctx, network, dst.String())
+}
+
+func keepAlive(int) error { return nil }
 
 func setPacketOptions(*net.UDPConn) error { return nil }
 

@@ -5,6 +5,7 @@ package hostnet_test
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -240,5 +241,69 @@ func TestIntegrationPing(t *testing.T) {
 				t.Errorf("%s: identifier % x", family, buf[4:6])
 			}
 		}
+	}
+}
+
+// A host with no other port for a connection than the one it goes to: the
+// kernel would connect the socket to itself.
+func TestIntegrationSelfConnect(t *testing.T) {
+	if !inside(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
+		return
+	}
+	loopbackUp(t)
+	const port = "40000" // the kernel takes even ports for connections
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte(port+" 40001"), 0); err != nil {
+		t.Fatal(err)
+	}
+	c, err := hostnet.New(hostnet.Config{}).DialContext(t.Context(), meta, "tcp", "127.0.0.1:"+port)
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a port where nobody listens: %v, %v; want ECONNREFUSED", c, err)
+	}
+}
+
+// The ends of a literal address and of a name's are the same to who uses them.
+func TestHalfCloseAndReset(t *testing.T) {
+	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		out, err := hostnet.New(hostnet.Config{NoIPv6: true}).DialContext(t.Context(), meta, "tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out.LocalAddr().String() != in.RemoteAddr().String() || out.RemoteAddr().String() != in.LocalAddr().String() {
+			t.Errorf("%s: %v to %v is %v to %v at the other end", host, out.LocalAddr(), out.RemoteAddr(), in.RemoteAddr(), in.LocalAddr())
+		}
+		if err := out.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Errorf("%s: CloseWrite: %v", host, err)
+		}
+		if b, err := io.ReadAll(in); err != nil || len(b) > 0 {
+			t.Errorf("%s: after CloseWrite the other end read %q, %v; want EOF", host, b, err)
+		}
+		if _, err := in.Write([]byte("late")); err != nil {
+			t.Errorf("%s: write to the open half: %v", host, err)
+		}
+		b := make([]byte, 4)
+		if _, err := io.ReadFull(out, b); err != nil || string(b) != "late" {
+			t.Errorf("%s: read %q, %v; want late", host, b, err)
+		}
+		if err := out.(interface{ SetLinger(int) error }).SetLinger(0); err != nil {
+			t.Errorf("%s: SetLinger: %v", host, err)
+		}
+		out.Close()
+		if _, err := out.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: write after Close: %v, want net.ErrClosed", host, err)
+		}
+		if _, err := in.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("%s: write after a reset that followed FIN: %v, want EPIPE", host, err)
+		}
+		in.Close()
 	}
 }

@@ -155,6 +155,8 @@ func (r *Relay) newEnd(p *pair, c net.Conn) end {
 	switch c := c.(type) {
 	case Endpoint:
 		return &endpointEnd{signals: signals{task: &p.task}, ep: c}
+	case Socket:
+		return &socketEnd{signals: signals{task: &p.task}, conn: c, fd: c.Descriptor(), loop: r.loop}
 	case *net.TCPConn:
 		if fd, ok := descriptor(c); ok {
 			return &socketEnd{signals: signals{task: &p.task}, conn: c, fd: fd, loop: r.loop}
@@ -214,10 +216,9 @@ func (p *pair) run() {
 		// What had arrived before the reset was delivered above, if there was
 		// room for it.
 		p.end(true)
-	case p.up.done && p.down.done:
-		if in.settled() && out.settled() {
-			p.end(false)
-		}
+	case p.over():
+		p.end(false)
+	case p.up.done && p.down.done: // the stack's end will tell
 	case upErr == errBudget || downErr == errBudget:
 		p.task.Schedule()
 	default:
@@ -252,9 +253,17 @@ func (p *pair) pump(h *half, s *scratch, count func(int64)) error {
 	}
 	if err == io.EOF {
 		h.done = true
+		if p.over() { // closing will send FIN
+			return nil
+		}
 		err = h.dst.closeWrite()
 	}
 	return err
+}
+
+// over reports whether nothing is left to be moved, or to be waited for.
+func (p *pair) over() bool {
+	return p.up.done && p.down.done && p.up.src.settled() && p.up.dst.settled()
 }
 
 func (h *half) pumpPrefix(count func(int64)) error {

@@ -66,6 +66,13 @@ type Endpoint interface {
 	Settled() bool
 }
 
+// Socket is a TCP connection of the kernel that gives away its descriptor, as
+// *net.TCPConn does in its way: non-blocking, and valid until Close.
+type Socket interface {
+	net.Conn
+	Descriptor() int
+}
+
 // Prefixed is a connection from which bytes were read that belong to the flow.
 // They are delivered first; after Unwrap the wrapper is not used any more.
 type Prefixed interface {

@@ -13,8 +13,8 @@ import (
 // socketEnd is an end in the host's kernel.
 type socketEnd struct {
 	signals
-	conn *net.TCPConn // nil once the end is bulk
-	fd   int          // of conn, which stays open until close or reset, or our own
+	conn net.Conn // nil once the end is bulk
+	fd   int      // of conn, which stays open until close or reset, or our own
 	loop *epoll.Loop
 	w    *epoll.Watch
 
@@ -156,7 +156,7 @@ func (e *socketEnd) settled() bool { return true }
 
 func (e *socketEnd) close() {
 	if e.w != nil {
-		e.w.Remove()
+		e.w.Forget()
 	}
 	if e.conn != nil {
 		e.conn.Close()

@@ -134,7 +134,7 @@ func (r *Relay) pumpSmall(h *half, src, dst *socketEnd, count func(int64)) error
 	case err != nil:
 		return err
 	case n == 0:
-		return src.peekEnd()
+		return io.EOF
 	}
 	// A short read has emptied the socket; what comes after it is a new event.
 	// All but an end that was there already.

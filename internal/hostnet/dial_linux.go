@@ -1,0 +1,152 @@
+package hostnet
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialAddr connects to a literal address. Package net would do as well, with a
+// dozen more system calls, and a twentieth of what a short connection costs.
+func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > d.cfg.DialTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.cfg.DialTimeout)
+		defer cancel()
+	}
+	var c *TCPConn
+	var err error
+	// A socket may get its own destination for its port, and is then connected
+	// to itself (simultaneous open, RFC 9293 3.5): that is nobody's wish.
+	for range 3 {
+		c, err = d.connect(ctx, dst)
+		if err == nil && c.local == c.remote {
+			c.Close()
+			err = os.NewSyscallError("connect", unix.ECONNREFUSED)
+			continue
+		}
+		break
+	}
+	switch e := err.(type) {
+	case nil:
+		return c, nil
+	case *SocketError:
+		return nil, e
+	}
+	return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+}
+
+func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, error) {
+	family := unix.AF_INET
+	if dst.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := d.prepare(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	sa := sockaddr(dst)
+	// Before the poller has it: a socket that was never connected hangs up.
+	err = connectOnce(fd, sa)
+	if err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("connect", err)
+	}
+	connected := err == nil
+	c := &TCPConn{file: os.NewFile(uintptr(fd), "tcp"), fd: fd, remote: dst}
+	if c.raw, err = c.file.SyscallConn(); err == nil && !connected {
+		err = c.await(ctx, sa)
+	}
+	if err == nil {
+		c.local, err = localAddr(fd)
+	}
+	if err != nil {
+		c.file.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// await waits until connect(2) has come to an end.
+func (c *TCPConn) await(ctx context.Context, sa unix.Sockaddr) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.file.SetWriteDeadline(time.Unix(1, 0)) })
+	var cerr error
+	err := c.raw.Write(func(fd uintptr) bool {
+		// Asked again, it says how far it is: EALREADY, success, or the error.
+		cerr = connectOnce(int(fd), sa)
+		return cerr != unix.EALREADY && cerr != unix.EINPROGRESS
+	})
+	if !stop() { // the deadline may be set at any time
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	if cerr != nil && cerr != unix.EISCONN {
+		return os.NewSyscallError("connect", cerr)
+	}
+	return nil
+}
+
+func connectOnce(fd int, sa unix.Sockaddr) error {
+	for {
+		if err := unix.Connect(fd, sa); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// prepare sets the socket's options: those of the Dialer, no waiting for full
+// segments, and keep-alive.
+func (d *Dialer) prepare(fd int) error {
+	if err := d.keepOut(fd); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	return keepAlive(fd)
+}
+
+func keepAlive(fd int) error {
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+func localAddr(fd int) (netip.AddrPort, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
+	}
+	return netip.AddrPort{}, os.NewSyscallError("getsockname", unix.EAFNOSUPPORT)
+}

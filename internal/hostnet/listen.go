@@ -1,0 +1,25 @@
+package hostnet
+
+import (
+	"context"
+	"net"
+	"syscall"
+)
+
+// ListenLocal serves applications on address, which may reach the host by any
+// interface. Connections inherit the listener's keep-alive, so that accepting
+// one takes no system calls for it.
+func ListenLocal(ctx context.Context, address string) (net.Listener, error) {
+	l := net.ListenConfig{
+		KeepAlive: -1, // not by package net, for each connection
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var serr error
+			if err := c.Control(func(fd uintptr) { serr = keepAlive(int(fd)) }); err != nil {
+				return err
+			}
+			return serr
+		},
+	}
+	l.SetMultipathTCP(false) // splice(2) takes no others
+	return l.Listen(ctx, "tcp", address)
+}
