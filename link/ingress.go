@@ -16,9 +16,11 @@ import (
 
 // A packet is read into three views by one scatter read: a bare ACK uses up
 // only the first, a packet of Ethernet size the first two, and only a
-// super-packet takes the large one. What was not used serves the next read,
-// since gVisor zeroes each view that it hands out. The sizes are those of
-// gVisor's own pools.
+// super-packet takes the large one. After a super-packet the next is expected
+// to be one as well, and the large view is all that it is read into: each view
+// of a packet costs something wherever it passes. What was not used serves the
+// next read, since gVisor zeroes each view that it hands out. The sizes are
+// those of gVisor's own pools.
 const (
 	headView = 128
 	bodyView = 2048
@@ -30,26 +32,32 @@ type scatter struct {
 	sizes [3]int
 	views [3]*buffer.View
 	bufs  [3][]byte
+	first int // of those that the next packet is read into
 	hdr   [VNetHdrLen]byte
 }
 
-// fill replaces the views that the last packet took.
-func (s *scatter) fill() {
-	for i, v := range s.views {
-		if v == nil {
+func newScatter() *scatter { return &scatter{sizes: [3]int{headView, bodyView, bulkView}} }
+
+// fill returns what to read into, with views in place of those that the last
+// packet took.
+func (s *scatter) fill() [][]byte {
+	for i := s.first; i < len(s.views); i++ {
+		if s.views[i] == nil {
 			s.views[i] = buffer.NewViewSize(s.sizes[i])
 			s.bufs[i] = s.views[i].AsSlice()
 		}
 	}
+	return s.bufs[s.first:]
 }
 
-// take returns the n bytes just read as a packet's payload. Little in a large
+// take returns the n bytes just read as a packet's payload. Little in a larger
 // view is copied to a small one: that costs less than the zeroing of another
 // large one, and a receive queue of such packets holds no more than four times
 // the memory that it accounts for.
 func (s *scatter) take(n int) buffer.Buffer {
 	var b buffer.Buffer
-	for i := 0; n > 0; i++ {
+	whole := n
+	for i := s.first; n > 0; i++ {
 		v := s.views[i]
 		used := min(n, v.Size())
 		if i > 0 && used <= s.sizes[i]/4 {
@@ -61,6 +69,10 @@ func (s *scatter) take(n int) buffer.Buffer {
 		}
 		n -= used
 		_ = b.Append(v) // fails for no view that NewViewSize made
+	}
+	s.first = 0
+	if whole > headView+bodyView {
+		s.first = len(s.views) - 1
 	}
 	return b
 }
@@ -76,11 +88,11 @@ func (s *scatter) release() {
 // read moves packets from one device queue into q until the device ends.
 func (e *Endpoint) read(ctx context.Context, n int, q *queue.Queue[*stack.PacketBuffer]) {
 	defer q.Close()
-	s := &scatter{sizes: [3]int{headView, bodyView, bulkView}}
+	s := newScatter()
 	defer s.release()
 	for {
-		s.fill()
-		size, err := e.dev.ReadPacket(n, &s.hdr, s.bufs[:])
+		bufs := s.fill()
+		size, err := e.dev.ReadPacket(n, &s.hdr, bufs)
 		if errors.Is(err, syscall.EMSGSIZE) { // more than the largest IP packet: cut
 			e.counters.rxMalformed.Add(1)
 			continue
@@ -114,7 +126,7 @@ func (e *Endpoint) parse(s *scatter, size int) *stack.PacketBuffer {
 		return nil
 	}
 	proto := header.IPv4ProtocolNumber
-	switch s.bufs[0][0] >> 4 {
+	switch s.bufs[s.first][0] >> 4 {
 	case header.IPv4Version:
 	case header.IPv6Version:
 		proto = header.IPv6ProtocolNumber
