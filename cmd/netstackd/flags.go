@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"netstackd/internal/daemon"
@@ -18,10 +19,12 @@ func parseConfig(c command, cfg *daemon.Config, takes daemon.Command, args []str
 	var flags []daemon.Setting
 	for _, o := range options {
 		f := fs.VarPF(&optionValue{o, &flags}, o.Name, "", o.Help)
+		f.Hidden = o.Hidden
 		if o.Meta == "" {
 			f.NoOptDefVal = "true"
 		}
 	}
+	options = slices.DeleteFunc(options, func(o daemon.Option) bool { return o.Hidden })
 	file := fs.String("config", "", "")
 	rest, err := parse(fs, args, func() string { return help(c, options) })
 	if err != nil {
@@ -73,7 +76,11 @@ func parse(fs *pflag.FlagSet, args []string, help func() string) ([]string, erro
 		}
 		word, _, _ = strings.Cut(word, "=")
 		var names []string
-		fs.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		fs.VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, f.Name)
+			}
+		})
 		hint := fmt.Sprintf("see netstackd %s --help", fs.Name())
 		if near := daemon.Nearest(word, names); near != "" {
 			hint = "did you mean --" + near + "?"

@@ -32,6 +32,8 @@ func TestUsageErrors(t *testing.T) {
 		{"--log-level loud", []string{"--log-level", "debug"}},
 		{"--tun a/b", []string{"--tun"}},
 		{"--gateway=perhaps", []string{"--gateway"}},
+		{"--tune cc=bbr", []string{"--tune", "cubic"}},
+		{"--tun3 x", []string{"did you mean --tun?"}},
 		{"run extra", []string{"extra"}},
 		{"rnu", []string{"rnu", "run"}},
 		{"nonsense", []string{"nonsense", "--help"}},
@@ -81,6 +83,9 @@ func TestHelpFitsOneScreen(t *testing.T) {
 		if !strings.Contains(r.stdout, "--"+flag+" ") {
 			t.Errorf("--%s is missing", flag)
 		}
+	}
+	if strings.Contains(r.stdout, "--tune") {
+		t.Error("--tune is in the manual")
 	}
 }
 

@@ -47,6 +47,7 @@ type Config struct {
 	LogFormat string     // --log-format: "text" or "json"
 
 	Exec ExecConfig // what only `exec` takes
+	Tune Tune       // --tune
 
 	// Reload asks for AuthFile to be read again, once per value received.
 	// It is the one field that is no flag: SIGHUP feeds it. nil is fine.

@@ -103,8 +103,10 @@ func scalar(o Option, n *yaml.Node) (Setting, error) {
 
 func suggest(key string, options map[string]Option) string {
 	names := make([]string, 0, len(options))
-	for name := range options {
-		names = append(names, name)
+	for name, o := range options {
+		if !o.Hidden {
+			names = append(names, name)
+		}
 	}
 	sort.Strings(names)
 	if near := Nearest(key, names); near != "" {

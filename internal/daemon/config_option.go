@@ -22,6 +22,7 @@ type Option struct {
 	Meta     string  // what the value is called in the manual; "" for a switch
 	Help     string  // one short line, with the default where there is one
 	Repeat   bool    // may be given more than once
+	Hidden   bool    // not in the manual: for this project's own measurements
 	Commands Command // who takes it
 
 	set   func(c *Config, value string) error
@@ -109,6 +110,10 @@ func Options(cmd Command) []Option {
 		one("pcap", "FILE", "write the command's packets to FILE", ForExec, parseFile, func(c *Config) *string { return &c.Exec.Pcap }),
 		one("log-level", "LEVEL", "debug, info, warn or error ("+speaks+")", both, parseLevel, func(c *Config) *slog.Level { return &c.LogLevel }),
 		one("log-format", "FORMAT", "text or json (text)", both, parseFormat, func(c *Config) *string { return &c.LogFormat }),
+		{
+			Name: "tune", Meta: "KEY=VALUE", Help: "for bench/tune; no promise", Repeat: true, Hidden: true, Commands: ForRun,
+			clear: func(c *Config) { c.Tune = Tune{} }, set: setTune,
+		},
 	}
 	var out []Option
 	for _, o := range all {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"netstackd/internal/daemon"
+	"netstackd/internal/netstack"
 )
 
 // settings turns "--name=value" words into settings for the run command.
@@ -110,6 +111,12 @@ func TestUsageErrors(t *testing.T) {
 		{"--gateway=perhaps", "--gateway"},
 		{"--log-level=loud", "--log-level"},
 		{"--log-format=xml", "--log-format"},
+		{"--tune=cc", "KEY=VALUE"},
+		{"--tune=speed=full", "cc, sack, rack"},
+		{"--tune=cc=bbr", "cubic or reno"},
+		{"--tune=sack=perhaps", "--tune"},
+		{"--tune=rcvbuf=0", "--tune"},
+		{"--tune=batch=many", "--tune"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			c := daemon.Default()
@@ -119,6 +126,26 @@ func TestUsageErrors(t *testing.T) {
 			}
 			wantUsage(t, err, tt.args, tt.want)
 		})
+	}
+}
+
+func TestTune(t *testing.T) {
+	c := daemon.Default()
+	if err := c.Apply(settings(t, daemon.ForRun, "--tune=cc=reno", "--tune=sack=false", "--tune=rack=true",
+		"--tune=rcvbuf=1M", "--tune=sndbuf=16777216", "--tune=queue-len=64", "--tune=batch=16")); err != nil {
+		t.Fatal(err)
+	}
+	want := daemon.Tune{
+		TCP: netstack.TCPConfig{
+			CongestionControl: "reno", NoSACK: true, RACK: true, ReceiveBuffer: 1 << 20, SendBuffer: 16 << 20,
+		},
+		QueueLen: 64, Batch: 16,
+	}
+	if c.Tune != want {
+		t.Errorf("got  %+v\nwant %+v", c.Tune, want)
+	}
+	if err := c.Apply(settings(t, daemon.ForRun, "--tune=batch=1")); err != nil || c.Tune != (daemon.Tune{Batch: 1}) {
+		t.Errorf("a later source did not replace it: %+v, %v", c.Tune, err)
 	}
 }
 

@@ -81,7 +81,7 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		dev.Close()
 		return nil, err
 	}
-	stack, err := netstack.New(dev)
+	stack, err := netstack.NewTuned(dev, link.Config{QueueLen: cfg.Tune.QueueLen, Batch: cfg.Tune.Batch})
 	if err != nil {
 		loop.Close()
 		dev.Close()
@@ -93,7 +93,7 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		debug.FreeOSMemory()
 	}
 	e.relay = relay.New(loop)
-	mem := &memory{budget: cfg.MaxMemory, apply: stack.LimitBuffers}
+	mem := &memory{budget: cfg.MaxMemory, most: cfg.Tune.largestBuffer(), apply: stack.LimitBuffers}
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows:     min(cfg.MaxFlows, mem.maxFlows()),
 		MaxPerSource: maxPerClient,
@@ -148,6 +148,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 	e.serve(func() error { return e.udp.Serve(ctx) })
 	err := e.stack.Start(netstack.Config{
 		Addresses: stackAddrs,
+		TCP:       cfg.Tune.TCP,
 		Packets:   &gate{packets, c, e.stack},
 		Connect:   e.tcp.Connect,
 	})

@@ -18,6 +18,7 @@ const (
 // move, so there the number of flows is what is limited.
 type memory struct {
 	budget int64
+	most   int             // the most that a buffer may be; 0 = largestBuffer
 	apply  func(bytes int) // sets the size of one buffer
 
 	mu   sync.Mutex
@@ -38,7 +39,11 @@ func (m *memory) changed(flows int) {
 		return
 	}
 	m.step = step
-	size := int(min(max(m.budget>>(step+1), smallestBuffer), largestBuffer))
+	most := largestBuffer
+	if m.most > 0 {
+		most = m.most
+	}
+	size := int(min(max(m.budget>>(step+1), smallestBuffer), int64(most)))
 	if size != m.size {
 		m.size = size
 		m.apply(size)

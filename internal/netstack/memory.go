@@ -8,12 +8,14 @@ import (
 
 // LimitBuffers makes bytes the most that each of a connection's two buffers
 // grows to. Connections whose buffers have grown beyond it are cut back: the
-// window that the application sees shrinks as what is queued drains.
+// window that the application sees shrinks as what is queued drains. What the
+// stack's TCPConfig says is never exceeded.
 func (s *Stack) LimitBuffers(bytes int) {
-	start := min(initialBuffer, bytes)
+	rcv := min(bytes, orDefault(s.cfg.TCP.ReceiveBuffer, bytes))
+	snd := min(bytes, orDefault(s.cfg.TCP.SendBuffer, bytes))
 	// Neither fails for sizes in order.
-	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: start, Max: bytes})
-	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: start, Max: bytes})
+	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, rcv), Max: rcv})
+	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, snd), Max: snd})
 	limit := int64(bytes)
 	if s.bufferLimit.Swap(limit) <= limit {
 		return

@@ -82,14 +82,19 @@ type Stack struct {
 
 // New returns a stack over dev, which it owns from then on. Nothing runs
 // before Start.
-func New(dev link.Device) (*Stack, error) {
+func New(dev link.Device) (*Stack, error) { return NewTuned(dev, link.Config{}) }
+
+// NewTuned is New with a link that is not the default one. Its Flush is the
+// stack's own.
+func NewTuned(dev link.Device, cfg link.Config) (*Stack, error) {
 	s := &Stack{
 		syns:  make(map[stack.TransportEndpointID][]byte),
 		conns: make(map[*Conn]struct{}),
 	}
 	s.bufferLimit.Store(defaultBuffer)
 	s.packets.New = func() any { return new(Packet) }
-	ep, err := link.New(dev, link.Config{Flush: s.flush})
+	cfg.Flush = s.flush
+	ep, err := link.New(dev, cfg)
 	if err != nil {
 		return nil, err
 	}

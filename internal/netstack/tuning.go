@@ -12,6 +12,11 @@ import (
 type TCPConfig struct {
 	// CongestionControl is "cubic" or "reno"; "" = cubic.
 	CongestionControl string
+	// NoSACK leaves selective acknowledgements out (RFC 2018).
+	NoSACK bool
+	// RACK finds losses by time, and probes for those of a window's tail (RFC
+	// 8985). Without SACK it does nothing.
+	RACK bool
 	// ReceiveBuffer and SendBuffer are the most that one connection's buffers
 	// grow to, in bytes; 0 = 4 MiB each.
 	ReceiveBuffer, SendBuffer int
@@ -26,7 +31,10 @@ const (
 	maxInFlight = 1 << 30
 )
 
-func (c *TCPConfig) receiveBuffer() int { return orDefault(c.ReceiveBuffer, initialBuffer) }
+// receiveBuffer is what a connection's receive buffer begins with.
+func (c *TCPConfig) receiveBuffer() int {
+	return min(initialBuffer, orDefault(c.ReceiveBuffer, defaultBuffer))
+}
 
 func orDefault(n, def int) int {
 	if n > 0 {
@@ -42,12 +50,15 @@ func (s *Stack) tune(c TCPConfig) error {
 	}
 	rcv := orDefault(c.ReceiveBuffer, defaultBuffer)
 	snd := orDefault(c.SendBuffer, defaultBuffer)
-	sack := tcpip.TCPSACKEnabled(true)
+	sack := tcpip.TCPSACKEnabled(!c.NoSACK)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	// RACK and tail loss probes take the scheduler's delays for losses, since
 	// round trips into the TUN are shorter than those: a busy machine would see
 	// its windows collapse. A TUN loses next to nothing, and SACK finds that.
 	recovery := tcpip.TCPRecovery(0)
+	if c.RACK {
+		recovery = tcpip.TCPRACKLossDetection
+	}
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&cc, &sack, &moderate, &wait, &recovery,
