@@ -294,7 +294,7 @@ type gate struct {
 func (g *gate) HandlePacket(p *netstack.Packet) bool {
 	// An upstream has no way to carry echo requests on: better known than waited for.
 	carried := g.Echo != nil || !echoRequest(p)
-	if carried && (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(packetMeta(p), p.Dst)) {
+	if carried && (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(p.Src, p.Dst)) {
 		return g.Packets.HandlePacket(p)
 	}
 	if p.Proto != netstack.ProtoUDP && !echoRequest(p) {
@@ -313,9 +313,4 @@ func echoRequest(p *netstack.Packet) bool {
 		return p.Transport[0] == 128 // RFC 4443 §4.1
 	}
 	return false
-}
-
-// packetMeta is as much of a packet's flow as a policy looks at.
-func packetMeta(p *netstack.Packet) *flow.Meta {
-	return &flow.Meta{Source: netip.AddrPortFrom(p.Src, 0), Dest: netip.AddrPortFrom(p.Dst, 0)}
 }

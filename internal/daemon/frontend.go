@@ -119,7 +119,7 @@ func (f *frontend) serve(ctx context.Context, s *socks.Server, on []net.Listener
 // rule judges a flow before it is dialed. Names are judged when they have been
 // looked up.
 func (f *frontend) rule(m *flow.Meta) bool {
-	return f.carriage.refuse == nil || m.Name != "" || !m.Dest.Addr().IsValid() || !f.carriage.refuse(m, m.Dest.Addr().Unmap())
+	return f.carriage.refuse == nil || m.Name != "" || !m.Dest.Addr().IsValid() || !f.carriage.refuse(m.Source.Addr(), m.Dest.Addr().Unmap())
 }
 
 // reload reads the credentials again each time it is asked to.

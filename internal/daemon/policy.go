@@ -10,8 +10,9 @@ import (
 	"netstackd/internal/flow"
 )
 
-// A policy says where a flow may not go.
-type policy func(m *flow.Meta, dst netip.Addr) bool
+// A policy says where a flow may not go. It is asked for each packet and takes
+// addresses alone, so that asking allocates nothing. Src may be invalid.
+type policy func(src, dst netip.Addr) bool
 
 // resolver looks names up.
 type resolver interface {
@@ -36,7 +37,7 @@ func (d *restricted) DialContext(ctx context.Context, m *flow.Meta, network, add
 		return nil, err
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if d.refuse(m, ip.Unmap()) {
+		if d.refuse(m.Source.Addr(), ip.Unmap()) {
 			return nil, refused(address)
 		}
 		return d.dialer.DialContext(ctx, m, network, address)
@@ -50,7 +51,7 @@ func (d *restricted) DialContext(ctx context.Context, m *flow.Meta, network, add
 	}
 	err = refused(address)
 	for _, ip := range ips {
-		if d.refuse(m, ip.Unmap()) {
+		if d.refuse(m.Source.Addr(), ip.Unmap()) {
 			continue
 		}
 		var conn net.Conn
@@ -72,18 +73,18 @@ func (d judgedPackets) ListenPacket(ctx context.Context, m *flow.Meta, network, 
 	if err != nil {
 		return nil, err
 	}
-	return &judgedConn{pc, m, d.refuse}, nil
+	return &judgedConn{pc, m.Source.Addr(), d.refuse}, nil
 }
 
 type judgedConn struct {
 	net.PacketConn
-	m      *flow.Meta
+	src    netip.Addr // whose socket it is
 	refuse policy
 }
 
 // WriteTo implements net.PacketConn.
 func (c *judgedConn) WriteTo(b []byte, to net.Addr) (int, error) {
-	if a, ok := to.(*net.UDPAddr); ok && c.refuse(c.m, a.AddrPort().Addr().Unmap()) {
+	if a, ok := to.(*net.UDPAddr); ok && c.refuse(c.src, a.AddrPort().Addr().Unmap()) {
 		return 0, refused(to.String())
 	}
 	return c.PacketConn.WriteTo(b, to)
@@ -101,13 +102,13 @@ func policyOf(cfg Config, own func(netip.Addr) bool) policy {
 		return nil
 	}
 	var private lan
-	return func(m *flow.Meta, dst netip.Addr) bool {
+	return func(src, dst netip.Addr) bool {
 		if cfg.NoIPv6 && dst.Is6() || x.BlockLAN && private.contains(dst) {
 			return true
 		}
 		// What listens on loopback is for this host alone; a gateway's other
 		// users would reach it through us.
-		if cfg.Gateway && (dst.IsLoopback() || dst.IsUnspecified()) && own != nil && !own(m.Source.Addr().Unmap()) {
+		if cfg.Gateway && (dst.IsLoopback() || dst.IsUnspecified()) && own != nil && !own(src.Unmap()) {
 			return true
 		}
 		for _, p := range x.Allow {
