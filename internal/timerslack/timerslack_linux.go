@@ -8,11 +8,12 @@
 // PR_SET_TIMERSLACK), and wakes it. For a relay, whose work comes in many
 // short pieces, that is a timer to be programmed, an interrupt and two context
 // switches for nearly every packet: a fifth of the processor's time where the
-// timer is a hypervisor's. With a slack of a millisecond they are few.
+// timer is a hypervisor's. And to write 64 KB takes long enough for the monitor
+// to hand the core to another thread, which the first then competes with. With
+// a slack of some milliseconds both are rare.
 //
-// What is late by that much is what the monitor does: to take a core from a
-// blocked system call, and to preempt. Timers of the program have a resolution
-// of a millisecond anyway (epoll_wait(2)).
+// What is late by that much is what the monitor does, to take a core from a
+// system call that blocks and to preempt, and the program's timers.
 //
 // The slack is a thread's own, and a new thread's is that of its maker. The
 // monitor is there before main, so Raise starts the program anew.
@@ -27,7 +28,7 @@ import (
 )
 
 const (
-	raised = 1_000_000 // ns
+	raised = 4_000_000 // ns
 	usual  = 50_000    // ns, of Linux
 )
 

@@ -48,7 +48,7 @@ func TestRaise(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	want := []string{fmt.Sprintf("%d [a b c] 1000000", cmd.Process.Pid), "50000"}
+	want := []string{fmt.Sprintf("%d [a b c] 4000000", cmd.Process.Pid), "50000"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("the program said %q, want %q", lines, want)
 	}
