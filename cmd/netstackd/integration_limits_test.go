@@ -57,7 +57,7 @@ func tryFlow(h *testnet.Host, address string, patience time.Duration) error {
 // recovers when some are given back.
 func TestIntegrationFileDescriptors(t *testing.T) {
 	n := testnet.New(t)
-	args := append(routes(), "--max-flows", "100000", "--udp-timeout", "2s")
+	args := append(routes(), "--max-flows", "100000", "--udp-timeout", "1m", "--drain", "0s")
 	d := testnet.StartCommand(t, n.A.Command(t.Context(), "sh",
 		append([]string{"-c", `ulimit -n 80 && exec "$0" "$@"`, program.Path(t)}, args...)...))
 	port := n.B.ServeTCP(t, ":0", testnet.Echo)
@@ -102,6 +102,12 @@ func TestIntegrationFileDescriptors(t *testing.T) {
 		c.Close()
 	}
 	exchange(t, first, "and TCP lives on")
+	// It makes room for a connection as well.
+	for i := range 5 {
+		if err := tryFlow(n.A, dest(testnet.IPv4, i, port), 5*time.Second); err != nil {
+			t.Errorf("connection %d among idle sessions: %v", i, err)
+		}
+	}
 	d.Stop()
 }
 

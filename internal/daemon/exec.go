@@ -89,7 +89,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	if err := out.Check(ctx); err != nil {
 		return 0, err
 	}
-	c, err := carry(cfg, out)
+	c, err := e.carry(cfg, out)
 	if err != nil {
 		return 0, err
 	}

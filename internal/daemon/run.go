@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := out.Check(ctx); err != nil {
 		return err
 	}
-	c, err := carry(cfg, out)
+	c, err := e.carry(cfg, out)
 	if err != nil {
 		return err
 	}
@@ -107,14 +107,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 }
 
 // carry returns how flows are carried on: straight out, or by --via.
-func carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
+func (e *engine) carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
 	urls := make([]string, 0, len(cfg.Via))
 	direct := true
 	for _, u := range cfg.Via {
 		urls = append(urls, u.String())
 		direct = direct && u.String() == "direct"
 	}
-	via, err := socks.Via(out, urls...)
+	via, err := socks.Via(&sparing{out, e.spare}, urls...)
 	if err != nil {
 		return carriage{}, err
 	}
