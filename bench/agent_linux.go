@@ -94,15 +94,23 @@ func (a *Agent) Stop(_ Nothing, c *Counts) error {
 func runAgent(conn net.Conn) error {
 	// A thread that returns from the kernel finds a P idle, and doesn't wait for one.
 	runtime.GOMAXPROCS(4 * workers)
+	return serveCalls(conn, &Agent{})
+}
+
+// serveCalls lets the lab call what has methods for it.
+func serveCalls(conn net.Conn, service any) error {
 	s := rpc.NewServer()
-	if err := s.Register(&Agent{}); err != nil {
+	if err := s.RegisterName(serviceName, service); err != nil {
 		return err
 	}
 	s.ServeConn(conn)
 	return nil
 }
 
-// agent is the lab's side of one.
+// serviceName is the one service of each of the lab's helpers.
+const serviceName = "Helper"
+
+// agent is the lab's side of one, or of the wire.
 type agent struct {
 	cmd  *exec.Cmd
 	conn *rpc.Client
@@ -114,7 +122,12 @@ func startAgent(ctx context.Context, ownNet bool) (*agent, error) {
 	if ownNet {
 		attr.Cloneflags = unix.CLONE_NEWNET
 	}
-	cmd, conn, err := startHelper(ctx, roleAgent, attr)
+	return startPeer(ctx, roleAgent, attr)
+}
+
+// startPeer starts a helper that serves calls.
+func startPeer(ctx context.Context, role string, attr *syscall.SysProcAttr) (*agent, error) {
+	cmd, conn, err := startHelper(ctx, role, attr)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +135,7 @@ func startAgent(ctx context.Context, ownNet bool) (*agent, error) {
 }
 
 func (a *agent) call(method string, args, reply any) error {
-	done := a.conn.Go("Agent."+method, args, reply, make(chan *rpc.Call, 1)).Done
+	done := a.conn.Go(serviceName+"."+method, args, reply, make(chan *rpc.Call, 1)).Done
 	select {
 	case call := <-done:
 		return call.Error

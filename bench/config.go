@@ -20,6 +20,11 @@ type Config struct {
 	// Flows is how many idle flows are held to weigh one, and how many
 	// destinations; 0 is DefaultFlows. Scarce file descriptors make it fewer.
 	Flows int
+	// Delay is how long a round trip between the hosts takes, and Loss the fraction
+	// of each way's packets that is lost, repeatably. Where either is set, the link
+	// is a process of ours that copies packets of 1,500 bytes; else it is a veth.
+	Delay time.Duration
+	Loss  float64
 	// Release is how long to wait, at most, for memory to be given back; 0 is
 	// not to look.
 	Release time.Duration
@@ -67,6 +72,9 @@ type Path struct {
 	SOCKS string
 	// PastTUN says that the program's TUN must not see the traffic.
 	PastTUN bool
+	// FromTUN says that the program's own stack makes the connection: what goes up
+	// leaves the TUN, and host A forwards it.
+	FromTUN bool
 	// Tests that it can take; nil is all of them.
 	Tests []string
 }
@@ -103,6 +111,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--duration: %v is not between 100ms and 1m", c.Duration)
 	case c.Runs < 0 || c.Runs > 100:
 		return fmt.Errorf("--runs: %d is not between 1 and 100", c.Runs)
+	case c.Delay < 0 || c.Delay > 10*time.Second:
+		return fmt.Errorf("--delay: %v is not between 0 and 10s", c.Delay)
+	case !(c.Loss >= 0 && c.Loss < 1):
+		return fmt.Errorf("--loss: %v is not a fraction, such as 0.001", c.Loss)
 	case c.Flows < 0 || c.Flows > 50_000:
 		return fmt.Errorf("--flows: %d is not between 1 and 50000", c.Flows)
 	}

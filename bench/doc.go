@@ -24,6 +24,9 @@
 // the median of the runs' own ratios, so that a machine that slows down slows
 // all of them.
 //
+// Where the configuration says that the link is slow, a process takes the place
+// of the veth (see Wire).
+//
 // Every measurement proves its path: what arrived by way of a TUN must have
 // moved that TUN's counters by as much, and what should have gone past it must
 // not have moved them.

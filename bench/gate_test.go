@@ -91,7 +91,8 @@ func missed(report *bench.Report, best map[string]map[string]float64) (misses []
 // What is wrong with a configuration is said before anything is started.
 func TestConfig(t *testing.T) {
 	for _, cfg := range []bench.Config{
-		{Duration: time.Millisecond}, {Duration: time.Hour}, {Runs: -1}, {Flows: 1 << 20}, {Tests: []string{"up9"}},
+		{Duration: time.Millisecond}, {Duration: time.Hour}, {Runs: -1}, {Flows: 1 << 20}, {Delay: -1}, {Loss: 1},
+		{Tests: []string{"up9"}},
 	} {
 		if _, err := bench.Run(t.Context(), cfg); err == nil || !strings.HasPrefix(err.Error(), "--") {
 			t.Errorf("%+v: %v, want an error that names the flag", cfg, err)

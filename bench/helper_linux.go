@@ -22,6 +22,7 @@ const helperName = "netstackd-bench"
 const (
 	roleLab   = "lab"
 	roleAgent = "agent"
+	roleWire  = "wire"
 )
 
 // helperFD is where a helper finds its end of the socketpair.
@@ -46,6 +47,8 @@ func Main() int {
 			err = runLab(conn)
 		case roleAgent:
 			err = runAgent(conn)
+		case roleWire:
+			err = runWire(conn)
 		default:
 			err = errors.New("unknown role")
 		}

@@ -39,8 +39,10 @@ type lab struct {
 
 	server   *agent
 	client   *agent // the one on A
+	wire     *agent // what joins the hosts in place of a veth, nil if none does
 	programs []*runner
 	routes   []*route
+	round    int // the run under way, from 0
 	done     int // measurements, of total
 	total    int
 }
@@ -108,18 +110,27 @@ func (l *lab) connect(ctx context.Context) error {
 		return fmt.Errorf("host A: %w", err)
 	}
 	ports := "net.ipv4.ip_local_port_range=1024 65535"
-	a := Setup{Sysctls: []string{ports}, IP: strings.Join([]string{
+	join := fmt.Sprintf("link add %s type veth peer name %s netns %d", veth, veth, l.server.cmd.Process.Pid)
+	up := fmt.Sprintf("link set %s up", veth)
+	if l.cfg.Delay > 0 || l.cfg.Loss > 0 {
+		if err := l.startWire(ctx); err != nil {
+			return fmt.Errorf("the wire between the hosts: %w", err)
+		}
+		join, up = "", fmt.Sprintf("link set %s mtu %d txqueuelen %d up", veth, wireMTU, wireQueue)
+	}
+	a := Setup{Sysctls: []string{ports, "net.ipv4.ip_forward=1"}, IP: strings.Join([]string{
 		"link set lo up",
-		fmt.Sprintf("link add %s type veth peer name %s netns %d", veth, veth, l.server.cmd.Process.Pid),
+		join,
 		"addr add 10.77.0.1/24 dev " + veth,
-		"link set " + veth + " up",
+		up,
 		"route add default via 10.77.0.2",
 	}, "\n")}
 	b := Setup{Sysctls: []string{ports}, IP: strings.Join([]string{
 		"link set lo up",
 		"addr add 10.77.0.2/24 dev " + veth,
-		"link set " + veth + " up",
+		up,
 		"route add local 10.128.0.0/9 dev lo",
+		"route add 198.18.0.0/15 via 10.77.0.1", // what leaves a program's own stack
 	}, "\n")}
 	if err := a.apply(); err != nil {
 		return fmt.Errorf("host A: %w", err)
@@ -167,7 +178,7 @@ func (l *lab) close() {
 	for _, r := range l.programs {
 		r.stop()
 	}
-	for _, a := range []*agent{l.client, l.server} {
+	for _, a := range []*agent{l.client, l.server, l.wire} {
 		if a != nil {
 			a.close()
 		}

@@ -41,6 +41,7 @@ func (l *lab) measure(ctx context.Context) error {
 		}
 	}
 	for run := range l.cfg.Runs {
+		l.round = run
 		for _, t := range turns {
 			for i := range l.routes {
 				// Who comes first in a run comes last in another.

@@ -87,6 +87,9 @@ func (l *lab) prove(r *route, before map[string][2]int64, up, down int64) (float
 		in, out := now[0]-before[p.TUN][0], now[1]-before[p.TUN][1]
 		if p == r.program && !r.PastTUN {
 			ratio = float64(in+out) / float64(max(up+down, 1))
+			if r.FromTUN {
+				in, out = out, in
+			}
 			if in < up || out < down {
 				return ratio, fmt.Errorf("%s moved %d bytes in and %d out, for %d and %d that arrived: the traffic did not pass it",
 					p.TUN, in, out, up, down)

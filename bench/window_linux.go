@@ -48,6 +48,11 @@ func (l *lab) window(ctx context.Context, r *route, load Load) (w window, err er
 	if err != nil {
 		return w, err
 	}
+	if l.wire != nil { // what is lost in a run is the same for all paths
+		if err := l.wire.call("Seed", uint64(l.round), &Nothing{}); err != nil {
+			return w, err
+		}
+	}
 	if err := r.client.start(load); err != nil {
 		return w, err
 	}
@@ -88,9 +93,13 @@ func (l *lab) window(ctx context.Context, r *route, load Load) (w window, err er
 	return w, nil
 }
 
+// startTrips are the round trips that a connection takes to find its rate.
+const startTrips = 20
+
 // twoLooks looks once the load has started up, and again a Duration later.
 func (l *lab) twoLooks(ctx context.Context, r *route, pids []int) (first, last look, err error) {
-	if err = wait(ctx, min(l.cfg.Duration/4, 500*time.Millisecond)); err != nil {
+	startUp := min(l.cfg.Duration/4, 500*time.Millisecond) + startTrips*l.cfg.Delay
+	if err = wait(ctx, startUp); err != nil {
 		return first, last, err
 	}
 	if first, err = l.look(r, pids); err != nil {
