@@ -127,7 +127,7 @@ func answered(err error) bool {
 func (c *Client) attempt(ctx context.Context, m *flow.Meta, req Request, pipelined, probe bool) (net.Conn, []byte, Addr, error) {
 	conn, err := c.next.DialContext(ctx, m, "tcp", c.server)
 	if err != nil {
-		return nil, nil, Addr{}, serverError(err)
+		return nil, nil, Addr{}, &serverError{err}
 	}
 	if probe {
 		conn.SetReadDeadline(time.Now().Add(pipePatience))
@@ -280,7 +280,3 @@ func response(in *reader) (Addr, error) {
 	}
 	return r.Addr, err
 }
-
-// serverError marks an error of the way to the server, so that it is not
-// taken for one of the destination's: it keeps its errno, and says whose.
-func serverError(err error) error { return fmt.Errorf("dial the upstream: %w", err) }

@@ -93,7 +93,7 @@ func (c *HTTPClient) DialContext(ctx context.Context, m *flow.Meta, network, add
 	defer cancel()
 	conn, err := c.next.DialContext(ctx, m, "tcp", c.server)
 	if err != nil {
-		return nil, c.fail(Connect, address, serverError(err))
+		return nil, c.fail(Connect, address, &serverError{err})
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
 	early, err := c.handshake(conn, dst)

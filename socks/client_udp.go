@@ -38,7 +38,7 @@ func (c *Client) associate(ctx context.Context, m *flow.Meta) (*packetConn, erro
 	conn, err := c.next.DialContext(ctx, m, "udp", c.relayAddr(ctl, bnd).String())
 	if err != nil {
 		abort(ctl)
-		return nil, serverError(err)
+		return nil, fmt.Errorf("dial the upstream's relay: %w", err)
 	}
 	p := &packetConn{client: c, ctl: ctl, udp: conn, ended: make(chan struct{})}
 	if sc, ok := conn.(*net.UDPConn); ok {

@@ -210,28 +210,61 @@ func TestIntegrationExecChecksFlags(t *testing.T) {
 	}
 }
 
-// With --via all goes through the upstream, names included.
-func TestIntegrationExecVia(t *testing.T) {
-	testnet.RequireTool(t, "curl", "microsocks")
-	n := testnet.New(t)
-	web := n.B.ServeHTTP(t, ":0", http.HandlerFunc(testnet.PeerPage))
-	upstream := n.B.Command(t.Context(), "microsocks", "-p", "1080")
+// startUpstream runs a SOCKS server on B until the test ends, and returns its
+// address.
+func startUpstream(t *testing.T, n *testnet.Network, args ...string) (address string) {
+	t.Helper()
+	upstream := n.B.Command(t.Context(), "microsocks", append([]string{"-p", "1080"}, args...)...)
 	if err := upstream.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stop(upstream) })
-	via := "socks5://" + netip.AddrPortFrom(n.B.IP4, 1080).String()
+	address = netip.AddrPortFrom(n.B.IP4, 1080).String()
 	testnet.Eventually(t, 5*time.Second, "microsocks listens", func() bool {
-		c, err := n.A.DialTimeout("tcp", strings.TrimPrefix(via, "socks5://"), time.Second)
+		c, err := n.A.DialTimeout("tcp", address, time.Second)
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	})
+	return address
+}
+
+// With --via all goes through the upstream, names included.
+func TestIntegrationExecVia(t *testing.T) {
+	testnet.RequireTool(t, "curl", "microsocks")
+	n := testnet.New(t)
+	web := n.B.ServeHTTP(t, ":0", http.HandlerFunc(testnet.PeerPage))
+	via := "socks5://" + startUpstream(t, n)
 	// B's own loopback, which only B reaches.
 	r := runExec(t, n.A, "--via", via, "--", "curl", "-sS", "--max-time", "10", fmt.Sprintf("http://%s/", dest(testnet.IPv4, 1, web)))
 	if want := "hello " + testnet.Dest(testnet.IPv4, 1).String() + "\n"; r.status != 0 || r.stdout == "" || r.stdout == "hello "+n.A.IP4.String()+"\n" {
 		t.Errorf("status %d, stdout %q, want one such as %q: %s", r.status, r.stdout, want, r.stderr)
+	}
+}
+
+// A mistyped password, or a dead upstream, is said, once for all connections,
+// without what is private.
+func TestIntegrationExecViaFault(t *testing.T) {
+	testnet.RequireTool(t, "curl", "microsocks")
+	n := testnet.New(t)
+	live, dead := startUpstream(t, n, "-u", "user", "-P", "secret"), netip.AddrPortFrom(n.B.IP4, 9).String()
+	target := testnet.Dest(testnet.IPv4, 1).String()
+	fetch := "curl -s --max-time 5 http://" + target + "/"
+	for _, tt := range []struct{ name, via, want string }{
+		{"password", "socks5://user:typo@" + live, "authentication refused"},
+		{"no password", "socks5://" + live, "no acceptable authentication method"},
+		{"dead", "socks5://user:typo@" + dead, "connection refused"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := runExec(t, n.A, "--via", tt.via, "--", "sh", "-c", fetch+"; "+fetch+"; true")
+			r.oneLine(t, 0, "level=WARN", "via=socks5://"+tt.via[strings.LastIndexAny(tt.via, "@/")+1:], tt.want)
+			for _, private := range []string{"typo", target} {
+				if strings.Contains(r.stderr, private) {
+					t.Errorf("standard error tells of %q:\n%s", private, r.stderr)
+				}
+			}
+		})
 	}
 }
 

@@ -118,11 +118,10 @@ func (e *engine) carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
 	if err != nil {
 		return carriage{}, err
 	}
-	c := carriage{dialer: via}
 	if direct {
-		c.host = out
+		return carriage{dialer: via, host: out}, nil
 	}
-	return c, nil
+	return carriage{dialer: &upstreams{dialer: via, log: e.log}}, nil
 }
 
 func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
