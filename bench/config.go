@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -77,6 +78,11 @@ type Path struct {
 	FromTUN bool
 	// Tests that it can take; nil is all of them.
 	Tests []string
+}
+
+// fromTUN says whether any of its paths needs a host that forwards.
+func (p Program) fromTUN() bool {
+	return slices.ContainsFunc(p.Paths, func(path Path) bool { return path.FromTUN })
 }
 
 // Names of the paths that Run measures when it is told no others.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,22 +111,28 @@ func (l *lab) connect(ctx context.Context) error {
 		return fmt.Errorf("host A: %w", err)
 	}
 	ports := "net.ipv4.ip_local_port_range=1024 65535"
+	sysctls := []string{ports}
 	join := fmt.Sprintf("link add %s type veth peer name %s netns %d", veth, veth, l.server.cmd.Process.Pid)
 	up := fmt.Sprintf("link set %s up", veth)
 	if l.cfg.Delay > 0 || l.cfg.Loss > 0 {
 		if err := l.startWire(ctx); err != nil {
 			return fmt.Errorf("the wire between the hosts: %w", err)
 		}
+		// Where one connection got to is not where the next begins.
+		sysctls = append(sysctls, "net.ipv4.tcp_no_metrics_save=1")
 		join, up = "", fmt.Sprintf("link set %s mtu %d txqueuelen %d up", veth, wireMTU, wireQueue)
 	}
-	a := Setup{Sysctls: []string{ports, "net.ipv4.ip_forward=1"}, IP: strings.Join([]string{
+	if slices.ContainsFunc(l.cfg.Programs, Program.fromTUN) {
+		sysctls = append(sysctls, "net.ipv4.ip_forward=1")
+	}
+	a := Setup{Sysctls: sysctls, IP: strings.Join([]string{
 		"link set lo up",
 		join,
 		"addr add 10.77.0.1/24 dev " + veth,
 		up,
 		"route add default via 10.77.0.2",
 	}, "\n")}
-	b := Setup{Sysctls: []string{ports}, IP: strings.Join([]string{
+	b := Setup{Sysctls: sysctls, IP: strings.Join([]string{
 		"link set lo up",
 		"addr add 10.77.0.2/24 dev " + veth,
 		up,
