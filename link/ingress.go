@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -14,11 +15,11 @@ import (
 	"netstackd/queue"
 )
 
-// A packet is read into three views by one scatter read: a bare ACK uses up
-// only the first, a packet of Ethernet size the first two, and only a
+// A packet is read into three views by one scatter read, smallest first: a bare
+// ACK uses up only that, a packet of Ethernet size the first two, and only a
 // super-packet takes the large one. After a super-packet the next is expected
-// to be one as well, and the large view is all that it is read into: each view
-// of a packet costs something wherever it passes. What was not used serves the
+// to be one as well, and they are filled in reverse: each view that a packet
+// consists of costs something wherever it passes. What was not used serves the
 // next read, since gVisor zeroes each view that it hands out. The sizes are
 // those of gVisor's own pools.
 const (
@@ -29,25 +30,23 @@ const (
 
 // scatter is one reader's set of views.
 type scatter struct {
-	sizes [3]int
+	sizes [3]int // in the order in which they are filled
 	views [3]*buffer.View
 	bufs  [3][]byte
-	first int // of those that the next packet is read into
+	bulk  bool // largest first
 	hdr   [VNetHdrLen]byte
 }
 
 func newScatter() *scatter { return &scatter{sizes: [3]int{headView, bodyView, bulkView}} }
 
-// fill returns what to read into, with views in place of those that the last
-// packet took.
-func (s *scatter) fill() [][]byte {
-	for i := s.first; i < len(s.views); i++ {
-		if s.views[i] == nil {
+// fill replaces the views that the last packet took.
+func (s *scatter) fill() {
+	for i, v := range s.views {
+		if v == nil {
 			s.views[i] = buffer.NewViewSize(s.sizes[i])
 			s.bufs[i] = s.views[i].AsSlice()
 		}
 	}
-	return s.bufs[s.first:]
 }
 
 // take returns the n bytes just read as a packet's payload. Little in a larger
@@ -56,11 +55,11 @@ func (s *scatter) fill() [][]byte {
 // the memory that it accounts for.
 func (s *scatter) take(n int) buffer.Buffer {
 	var b buffer.Buffer
-	whole := n
-	for i := s.first; n > 0; i++ {
+	bulk := n > headView+bodyView
+	for i := 0; n > 0; i++ {
 		v := s.views[i]
 		used := min(n, v.Size())
-		if i > 0 && used <= s.sizes[i]/4 {
+		if s.sizes[i] > headView && used <= s.sizes[i]/4 {
 			v = buffer.NewViewSize(used)
 			copy(v.AsSlice(), s.bufs[i])
 		} else {
@@ -70,9 +69,11 @@ func (s *scatter) take(n int) buffer.Buffer {
 		n -= used
 		_ = b.Append(v) // fails for no view that NewViewSize made
 	}
-	s.first = 0
-	if whole > headView+bodyView {
-		s.first = len(s.views) - 1
+	if s.bulk != bulk {
+		s.bulk = bulk
+		slices.Reverse(s.sizes[:])
+		slices.Reverse(s.views[:])
+		slices.Reverse(s.bufs[:])
 	}
 	return b
 }
@@ -91,8 +92,8 @@ func (e *Endpoint) read(ctx context.Context, n int, q *queue.Queue[*stack.Packet
 	s := newScatter()
 	defer s.release()
 	for {
-		bufs := s.fill()
-		size, err := e.dev.ReadPacket(n, &s.hdr, bufs)
+		s.fill()
+		size, err := e.dev.ReadPacket(n, &s.hdr, s.bufs[:])
 		if errors.Is(err, syscall.EMSGSIZE) { // more than the largest IP packet: cut
 			e.counters.rxMalformed.Add(1)
 			continue
@@ -126,7 +127,7 @@ func (e *Endpoint) parse(s *scatter, size int) *stack.PacketBuffer {
 		return nil
 	}
 	proto := header.IPv4ProtocolNumber
-	switch s.bufs[s.first][0] >> 4 {
+	switch s.bufs[0][0] >> 4 {
 	case header.IPv4Version:
 	case header.IPv6Version:
 		proto = header.IPv6ProtocolNumber

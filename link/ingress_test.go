@@ -144,7 +144,7 @@ func TestIngressSizes(t *testing.T) {
 	s := newSink()
 	open(t, dev, link.Config{}, s)
 	rng := rand.New(rand.NewPCG(1, 2))
-	sizes := []int{28, 29, 127, 128, 129, 1500, 2175, 2176, 2177, 65535}
+	sizes := []int{28, 29, 127, 128, 129, 1500, 2175, 2176, 2177, 16384, 16385, 65535}
 	for range 300 {
 		n := sizes[rng.IntN(len(sizes))]
 		if rng.IntN(3) == 0 {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/worker"
 )
 
 // Server is a SOCKS4, SOCKS4a, SOCKS5 and HTTP proxy on one port.
@@ -106,6 +107,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	l.web = newWeb(l)
 	defer l.drain.stop()
 	defer l.wg.Wait()
+	defer l.clients.Wait()
 	defer cancel() // on a failed Accept the handshakes end as well
 	l.wg.Go(func() { l.web.serve(ctx) })
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
@@ -118,7 +120,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		if err == nil {
 			pause = 0
 			s.stats.accepted.Add(1)
-			l.wg.Go(func() { l.serveConn(ctx, c) })
+			l.clients.Go(func() { l.serveConn(ctx, c) })
 			continue
 		}
 		if ctx.Err() != nil {
@@ -146,9 +148,10 @@ func transient(err error) bool {
 // service is one run of Serve.
 type service struct {
 	*Server
-	wg    sync.WaitGroup
-	web   *web
-	drain *drain
+	wg      sync.WaitGroup
+	clients worker.Pool
+	web     *web
+	drain   *drain
 }
 
 // Causes for which a client's context ends, besides the server's own.

@@ -27,6 +27,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"netstackd/internal/worker"
 	"netstackd/link"
 )
 
@@ -72,6 +73,8 @@ type Stack struct {
 	synMu sync.Mutex
 	syns  map[stack.TransportEndpointID][]byte // what an ICMP error would quote
 	wg    sync.WaitGroup                       // handlers of requests, and SYNs that wait
+
+	requests worker.Pool // their handlers
 
 	closing atomic.Bool
 
@@ -130,7 +133,7 @@ func (s *Stack) Start(cfg Config) error {
 
 // handle installs what takes packets that no endpoint claims.
 func (s *Stack) handle() {
-	fwd := tcp.NewForwarder(s.gs, s.cfg.TCP.receiveBuffer(), maxInFlight, s.serveRequest)
+	fwd := tcp.NewForwarder(s.gs, s.cfg.TCP.receiveBuffer(), maxInFlight, func(fr *tcp.ForwarderRequest) { s.requests.Go(func() { s.serveRequest(fr) }) })
 	s.gs.SetTransportProtocolHandler(header.TCPProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		return s.handleSYN(fwd, id, pkt)
 	})
@@ -189,6 +192,7 @@ func (s *Stack) Close() error {
 		s.closing.Store(true)
 		s.gs.Close()
 		s.join()
+		s.requests.Wait()
 		s.gs.Wait()
 	}
 	return nil

@@ -52,7 +52,7 @@ func (s *Stack) forgetSYN(id stack.TransportEndpointID) {
 	s.synMu.Unlock()
 }
 
-// serveRequest runs on the goroutine that gVisor started for the request.
+// serveRequest has one request answered.
 func (s *Stack) serveRequest(fr *tcp.ForwarderRequest) {
 	defer s.wg.Done()
 	s.synMu.Lock()
