@@ -76,7 +76,7 @@ type packetWriter struct {
 	bufs [][]byte
 	part [][]byte // slices of one datagram of a train
 	frag [][]byte // slices of one fragment
-	icmp [maxICMPError]byte
+	icmp [netstack.MaxICMPError]byte
 }
 
 func newOutlet(l Link) *outlet {

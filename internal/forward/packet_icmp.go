@@ -1,10 +1,7 @@
 package forward
 
 import (
-	"encoding/binary"
 	"net/netip"
-
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 
 	"netstackd/internal/netstack"
 	"netstackd/link"
@@ -17,78 +14,32 @@ const (
 	icmp4EchoRequest    = 8
 	icmp4TimeExceeded   = 11
 	icmp4ParamProblem   = 12
-	code4Net            = 0
-	code4Host           = 1
 	code4Port           = 3
 	code4FragNeeded     = 4
-	code4Prohibited     = 13
 	icmp6Unreachable    = 1
 	icmp6PacketTooBig   = 2
 	icmp6TimeExceeded   = 3
 	icmp6ParamProblem   = 4
 	icmp6EchoRequest    = 128
 	icmp6EchoReply      = 129
-	code6NoRoute        = 0
-	code6Prohibited     = 1
-	code6Address        = 3
 	code6Port           = 4
-	maxICMPError4       = 576  // RFC 1812 §4.3.2.3
-	maxICMPError        = 1280 // RFC 4443 §2.4 (c)
-	icmpHopLimitTransit = 0    // code of both "time exceeded" messages: in transit
+	icmpHopLimitTransit = 0 // code of both "time exceeded" messages: in transit
 )
 
-// reason is why a packet could not be delivered, in terms that both versions
-// of ICMP have.
-type reason uint8
-
-const (
-	noRoute reason = iota
-	hostUnreachable
-	prohibited
-	tooBig // info is the MTU
-	ttlExceeded
-)
-
-// icmpError is an ICMP error to tell an application.
-type icmpError struct {
-	from      netip.Addr // the host that says so
-	typ, code uint8
-	info      uint32 // second word of the header: the MTU or a pointer
+// tooBig is the message that a packet is too long for its path, of this MTU.
+func tooBig(from netip.Addr, mtu uint32) netstack.ICMPError {
+	if from.Is4() {
+		return netstack.ICMPError{From: from, Type: icmp4Unreachable, Code: code4FragNeeded, Info: mtu}
+	}
+	return netstack.ICMPError{From: from, Type: icmp6PacketTooBig, Info: mtu}
 }
 
-// errorFor returns the message for a reason, in the version of from.
-func errorFor(from netip.Addr, why reason, info uint32) icmpError {
-	e := icmpError{from: from, info: info}
+// ttlExceeded is the message of a router that a packet has come too far.
+func ttlExceeded(from netip.Addr) netstack.ICMPError {
 	if from.Is4() {
-		e.typ = icmp4Unreachable
-		switch why {
-		case noRoute:
-			e.code = code4Net
-		case hostUnreachable:
-			e.code = code4Host
-		case prohibited:
-			e.code = code4Prohibited
-		case tooBig:
-			e.code = code4FragNeeded
-		case ttlExceeded:
-			e.typ, e.code = icmp4TimeExceeded, icmpHopLimitTransit
-		}
-		return e
+		return netstack.ICMPError{From: from, Type: icmp4TimeExceeded, Code: icmpHopLimitTransit}
 	}
-	e.typ = icmp6Unreachable
-	switch why {
-	case noRoute:
-		e.code = code6NoRoute
-	case hostUnreachable:
-		e.code = code6Address
-	case prohibited:
-		e.code = code6Prohibited
-	case tooBig:
-		e.typ = icmp6PacketTooBig
-	case ttlExceeded:
-		e.typ, e.code = icmp6TimeExceeded, icmpHopLimitTransit
-	}
-	return e
+	return netstack.ICMPError{From: from, Type: icmp6TimeExceeded, Code: icmpHopLimitTransit}
 }
 
 // quote is the packet that an ICMP error is about, as its sender made it. The
@@ -134,50 +85,19 @@ func (q quote) unsocketed() quote {
 }
 
 // icmp writes an ICMP error to the quoted packet's sender.
-func (o *outlet) icmp(hash uint32, e icmpError, q *quote) {
-	if e.from.Is4() != q.src.Is4() || q.dst.Is4() != q.src.Is4() {
+func (o *outlet) icmp(hash uint32, e netstack.ICMPError, q *quote) {
+	if e.From.Is4() != q.src.Is4() || q.dst.Is4() != q.src.Is4() {
 		return
 	}
 	w := o.writer()
-	w.frag = append(w.frag, appendICMP(w.icmp[:0], &e, q))
+	ip := ipHeader{src: q.src, dst: q.dst, proto: q.proto, ttl: q.ttl, tos: q.tos}
+	if q.df {
+		ip.frag = flagDF
+	}
+	n := ip.put(w.hdr[:], len(q.transport)+q.size)
+	n += copy(w.hdr[n:], q.transport[:])
+	w.part = append(append(w.part, w.hdr[:n]), q.payload...)
+	w.frag = append(w.frag, e.Append(w.icmp[:0], q.src, w.part...))
 	o.write(hash, link.Offload{}, w.frag)
 	o.release(w)
-}
-
-// appendICMP appends the whole packet to b.
-func appendICMP(b []byte, e *icmpError, q *quote) []byte {
-	outer, limit := ipLen(q.src), maxICMPError
-	proto := uint8(netstack.ProtoICMPv6)
-	if q.src.Is4() {
-		proto, limit = netstack.ProtoICMP, maxICMPError4
-	}
-	start := len(b)
-	b = append(b, make([]byte, outer+icmpLen)...)
-	b[start+outer], b[start+outer+1] = e.typ, e.code
-	info := e.info
-	if q.src.Is4() && e.typ == icmp4ParamProblem {
-		info <<= 24 // the pointer is the first of the four bytes (RFC 792)
-	}
-	binary.BigEndian.PutUint32(b[start+outer+4:], info)
-
-	inner := ipHeader{src: q.src, dst: q.dst, proto: q.proto, ttl: q.ttl, tos: q.tos}
-	if q.df {
-		inner.frag = flagDF
-	}
-	var ip [ipv6Len]byte
-	b = append(b, ip[:inner.put(ip[:], len(q.transport)+q.size)]...)
-	b = append(b, q.transport[:]...)
-	for _, p := range q.payload {
-		b = append(b, p[:min(len(p), start+limit-len(b))]...)
-	}
-
-	msg := b[start+outer:]
-	hdr := ipHeader{src: e.from, dst: q.src, proto: proto, ttl: defaultTTL}
-	hdr.put(b[start:], len(msg))
-	var sum uint16
-	if !q.src.Is4() {
-		sum = pseudoSum(e.from, q.src, proto, len(msg))
-	}
-	binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))
-	return b
 }

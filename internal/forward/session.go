@@ -72,8 +72,8 @@ type session struct {
 
 	mu      sync.Mutex
 	state   sessionState
-	why     reason  // when refusing
-	out     carrier // set when open
+	why     netstack.Unreachable // when refusing
+	out     carrier              // set when open
 	flow    *flow.Flow
 	users   int    // who is using out, so that it can't be destroyed
 	sending bool   // somebody sends what is pending
@@ -110,7 +110,7 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 		s.mu.Unlock()
 		s.u.counters.droppedSend.Add(1)
 		q := quoteOf(p)
-		s.u.localError(s.hash, errorFor(p.Dst, why, 0), &q)
+		s.u.localError(s.hash, why.Message(p.Dst), &q)
 		return
 	}
 	if s.state == closed || (s.pending != nil && s.pending.n == batchLen) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/netstack"
 )
 
 // maxEvictions bounds how many sessions one new one may cost. More than one is
@@ -157,7 +158,7 @@ func (s *session) fail(err error) {
 	if !ok && (s.meta.Network == "udp" || errors.Is(err, syscall.EPERM)) {
 		// An upstream without UDP, or a host that lets us open no ping socket:
 		// better known than waited for.
-		why, ok = prohibited, true
+		why, ok = netstack.AdminProhibited, true
 	}
 	s.mu.Lock()
 	b := s.pending
@@ -184,21 +185,21 @@ func (s *session) fail(err error) {
 }
 
 // reasonOf translates what a socket says about a destination.
-func reasonOf(err error) (reason, bool) {
+func reasonOf(err error) (netstack.Unreachable, bool) {
 	switch {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return noRoute, true
+		return netstack.NetUnreachable, true
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
-		return hostUnreachable, true
+		return netstack.HostUnreachable, true
 	}
 	return 0, false
 }
 
 // refuse answers a datagram with an ICMP error as from its destination, which
 // is an address that surely is routed to us: no filter takes it for forged.
-func (s *session) refuse(d *datagram, why reason) {
+func (s *session) refuse(d *datagram, why netstack.Unreachable) {
 	q := s.quote(d)
-	s.u.localError(s.hash, errorFor(d.dst.Addr(), why, 0), &q)
+	s.u.localError(s.hash, why.Message(d.dst.Addr()), &q)
 }
 
 // expire ends the sessions that are idle, and says when to look again.

@@ -9,6 +9,7 @@ import (
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
+	"netstackd/internal/netstack"
 )
 
 // sessionSet is what UDP and Echo have in common: sessions, each with an
@@ -98,7 +99,7 @@ func (u *sessionSet) Flush() {
 
 // localError tells an application of an error that was found here. Those that
 // the network reports come as fast as it sends them; these need a limit.
-func (u *sessionSet) localError(hash uint32, e icmpError, q *quote) {
+func (u *sessionSet) localError(hash uint32, e netstack.ICMPError, q *quote) {
 	if u.limit.allow(u.now()) {
 		u.counters.errors.Add(1)
 		u.out.icmp(hash, e, q)

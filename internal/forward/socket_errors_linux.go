@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/netstack"
 )
 
 // errorBatch is how many errors are read at a time.
@@ -25,7 +27,7 @@ type errorReader struct {
 	iov  unix.Iovec
 	name sockaddr
 	ctl  [256]byte
-	buf  [maxICMPError]byte
+	buf  [netstack.MaxICMPError]byte
 }
 
 // read takes one entry off the socket's error queue, and reports whether there
@@ -68,16 +70,19 @@ func (e *lateError) parse(data []byte) {
 
 // icmp returns the ICMP message that the entry stands for, and whether it is
 // one to pass on.
-func (e *lateError) icmp() (icmpError, bool) {
-	m := icmpError{from: e.offender, typ: e.ee.Type, code: e.ee.Code, info: e.ee.Info}
-	if !unicast(m.from) {
-		m.from = e.dst.Addr()
+func (e *lateError) icmp() (netstack.ICMPError, bool) {
+	m := netstack.ICMPError{From: e.offender, Type: e.ee.Type, Code: e.ee.Code, Info: e.ee.Info}
+	if !unicast(m.From) {
+		m.From = e.dst.Addr()
 	}
 	switch e.ee.Origin {
 	case unix.SO_EE_ORIGIN_ICMP:
-		return m, m.typ == icmp4Unreachable || m.typ == icmp4TimeExceeded || m.typ == icmp4ParamProblem
+		if m.Type == icmp4ParamProblem {
+			m.Info <<= 24 // the pointer is the first of the four bytes (RFC 792)
+		}
+		return m, m.Type == icmp4Unreachable || m.Type == icmp4TimeExceeded || m.Type == icmp4ParamProblem
 	case unix.SO_EE_ORIGIN_ICMP6:
-		return m, m.typ >= icmp6Unreachable && m.typ <= icmp6ParamProblem
+		return m, m.Type >= icmp6Unreachable && m.Type <= icmp6ParamProblem
 	}
 	return m, false
 }
@@ -140,6 +145,6 @@ func (k *hostSocket) learnMTU(dst netip.Addr, mtu uint32) {
 func (k *hostSocket) tellLocked() {
 	if k.isBig {
 		k.isBig = false
-		k.s.u.localError(k.s.hash, errorFor(k.big.dst, tooBig, k.mtu.bytes), &k.big)
+		k.s.u.localError(k.s.hash, tooBig(k.big.dst, k.mtu.bytes), &k.big)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/epoll"
+	"netstackd/internal/netstack"
 )
 
 // hostSocket is what the carriers over host sockets have in common. The
@@ -179,7 +180,7 @@ func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 	case unix.EMSGSIZE:
 		return k.tooBig(d)
 	case unix.EACCES, unix.EPERM:
-		k.s.refuse(d, prohibited)
+		k.s.refuse(d, netstack.AdminProhibited)
 	default:
 		if why, ok := reasonOf(errno); ok {
 			k.s.refuse(d, why)

@@ -130,7 +130,7 @@ func (u *sessionSet) hopsExhausted(p *netstack.Packet, router []netip.Addr) {
 	for _, a := range router {
 		if a.Is4() == p.Src.Is4() {
 			q := quoteOf(p)
-			u.localError(p.Hash, errorFor(a, ttlExceeded, 0), &q)
+			u.localError(p.Hash, ttlExceeded(a), &q)
 			return
 		}
 	}

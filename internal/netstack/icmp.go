@@ -1,9 +1,9 @@
 package netstack
 
 import (
+	"encoding/binary"
 	"net/netip"
 
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
@@ -20,6 +20,14 @@ const (
 	PortUnreachable
 	AdminProhibited
 )
+
+// Message is the error for u that a host sends, in its version of ICMP.
+func (u Unreachable) Message(from netip.Addr) ICMPError {
+	if from.Is4() {
+		return ICMPError{From: from, Type: uint8(header.ICMPv4DstUnreachable), Code: uint8(u.code4())}
+	}
+	return ICMPError{From: from, Type: uint8(header.ICMPv6DstUnreachable), Code: uint8(u.code6())}
+}
 
 func (u Unreachable) code4() header.ICMPv4Code {
 	switch u {
@@ -45,60 +53,84 @@ func (u Unreachable) code6() header.ICMPv6Code {
 	return header.ICMPv6AddressUnreachable
 }
 
+// ICMPError is an ICMP message about a packet that was not delivered.
+type ICMPError struct {
+	From       netip.Addr // the host that says so
+	Type, Code uint8      // of ICMP or ICMPv6, as From is
+	Info       uint32     // the second word of the header: the MTU or a pointer
+}
+
+// MaxICMPError is how long a packet with an ICMP error may be (RFC 4443
+// §2.4 (c)); with IPv4 it is less.
+const (
+	MaxICMPError  = header.IPv6MinimumMTU
+	maxICMPError4 = 576 // RFC 1812 §4.3.2.3
+)
+
+// Append appends to b the whole packet that tells a host of the error. The
+// quote, in any number of pieces, is the packet that the host had sent, from
+// its IP header on; what is too long of it is left out. All addresses are of
+// one family. Nothing else is allocated when b has room for MaxICMPError.
+func (e *ICMPError) Append(b []byte, to netip.Addr, quote ...[]byte) []byte {
+	const (
+		ttl     = 64
+		icmpLen = header.ICMPv4MinimumSize // in both families
+	)
+	outer, limit := header.IPv6MinimumSize, MaxICMPError
+	if to.Is4() {
+		outer, limit = header.IPv4MinimumSize, maxICMPError4
+	}
+	start := len(b)
+	b = append(b, make([]byte, outer+icmpLen)...)
+	for _, q := range quote {
+		b = append(b, q[:min(len(q), start+limit-len(b))]...)
+	}
+	packet := b[start:]
+	icmp := packet[outer:]
+	icmp[0], icmp[1] = e.Type, e.Code
+	binary.BigEndian.PutUint32(icmp[4:], e.Info)
+	src, dst := tcpipAddr(e.From), tcpipAddr(to)
+	var sum uint16
+	if to.Is4() {
+		ip := header.IPv4(packet)
+		ip.Encode(&header.IPv4Fields{
+			TotalLength: uint16(len(packet)),
+			TTL:         ttl,
+			Protocol:    ProtoICMP,
+			SrcAddr:     src,
+			DstAddr:     dst,
+		})
+		ip.SetChecksum(^ip.CalculateChecksum())
+	} else {
+		header.IPv6(packet).Encode(&header.IPv6Fields{
+			PayloadLength:     uint16(len(icmp)),
+			TransportProtocol: header.ICMPv6ProtocolNumber,
+			HopLimit:          ttl,
+			SrcAddr:           src,
+			DstAddr:           dst,
+		})
+		sum = header.PseudoHeaderChecksum(header.ICMPv6ProtocolNumber, src, dst, uint16(len(icmp)))
+	}
+	binary.BigEndian.PutUint16(icmp[2:], ^checksum.Checksum(icmp, sum))
+	return b
+}
+
 // WriteUnreachable sends a destination-unreachable error from an address to
 // the source of the quoted packet. The quote starts with an IP header of the
 // same family and carries at least eight bytes more: Linux compares a TCP
-// quote's sequence number before it believes the error.
+// quote's sequence number before it believes the error. An error that the
+// device refuses is lost like any packet, and counted by the link.
 func (s *Stack) WriteUnreachable(from netip.Addr, quote []byte, why Unreachable) {
-	const ttl = 64
-	icmpLen := header.ICMPv4MinimumSize + len(quote) // both families: 8
+	var to netip.Addr
 	if from.Is4() {
-		b := make([]byte, header.IPv4MinimumSize+icmpLen)
-		ip := header.IPv4(b)
-		ip.Encode(&header.IPv4Fields{
-			TotalLength: uint16(len(b)),
-			TTL:         ttl,
-			Protocol:    uint8(header.ICMPv4ProtocolNumber),
-			SrcAddr:     tcpipAddr(from),
-			DstAddr:     header.IPv4(quote).SourceAddress(),
-		})
-		ip.SetChecksum(^ip.CalculateChecksum())
-		ic := header.ICMPv4(b[header.IPv4MinimumSize:])
-		ic.SetType(header.ICMPv4DstUnreachable)
-		ic.SetCode(why.code4())
-		copy(ic[header.ICMPv4MinimumSize:], quote)
-		ic.SetChecksum(^checksum.Checksum(ic, 0))
-		s.writeError(b, quote)
-		return
+		to = netipAddr(header.IPv4(quote).SourceAddress())
+	} else {
+		to = netipAddr(header.IPv6(quote).SourceAddress())
 	}
-	b := make([]byte, header.IPv6MinimumSize+icmpLen)
-	src, dst := tcpipAddr(from), header.IPv6(quote).SourceAddress()
-	header.IPv6(b).Encode(&header.IPv6Fields{
-		PayloadLength:     uint16(icmpLen),
-		TransportProtocol: header.ICMPv6ProtocolNumber,
-		HopLimit:          ttl,
-		SrcAddr:           src,
-		DstAddr:           dst,
-	})
-	ic := header.ICMPv6(b[header.IPv6MinimumSize:])
-	ic.SetType(header.ICMPv6DstUnreachable)
-	ic.SetCode(why.code6())
-	copy(ic[header.ICMPv6MinimumSize:], quote)
-	ic.SetChecksum(icmpv6Checksum(ic, src, dst))
-	s.writeError(b, quote)
-}
-
-func icmpv6Checksum(b []byte, src, dst tcpip.Address) uint16 {
-	xsum := header.PseudoHeaderChecksum(header.ICMPv6ProtocolNumber, src, dst, uint16(len(b)))
-	return ^checksum.Checksum(b, xsum)
-}
-
-// writeError sends an ICMP error on the queue of the flow that it is about. One
-// that the device refuses is lost like any packet, and counted by the link.
-func (s *Stack) writeError(b, quote []byte) {
-	var h uint32
+	e := why.Message(from)
+	var queue uint32 // that of the flow that it is about
 	for _, c := range quote[len(quote)-quotedTransport : len(quote)-quotedTransport+2] {
-		h = h<<8 | uint32(c) // the source port: any choice that is steady will do
+		queue = queue<<8 | uint32(c) // the source port: any choice that is steady will do
 	}
-	_ = s.link.WriteRaw(h, link.Offload{}, [][]byte{b})
+	_ = s.link.WriteRaw(queue, link.Offload{}, [][]byte{e.Append(nil, to, quote)})
 }
