@@ -170,19 +170,24 @@ func (r Request) Append(b []byte) ([]byte, error) {
 // ParseRequest parses a SOCKS5 request. The error is io.ErrUnexpectedEOF or
 // wraps ErrVersion or ErrAddrType; with the latter the command is set.
 func ParseRequest(b []byte) (Request, int, error) {
+	code, addr, n, err := parse5(b, "request")
+	return Request{Command(code), addr}, n, err
+}
+
+// parse5 parses what a request and the answer to it have in common: version, a
+// code, a reserved byte and an address. The code is set with ErrAddrType too.
+func parse5(b []byte, what string) (code byte, addr Addr, n int, err error) {
 	if len(b) >= 1 && b[0] != Version5 {
-		return Request{}, 0, fmt.Errorf("%w %d in request", ErrVersion, b[0])
+		return 0, Addr{}, 0, fmt.Errorf("%w %d in %s", ErrVersion, b[0], what)
 	}
 	if len(b) < 4 {
-		return Request{}, 0, io.ErrUnexpectedEOF
+		return 0, Addr{}, 0, io.ErrUnexpectedEOF
 	}
-	r := Request{Command: Command(b[1])}
-	a, n, err := ParseAddr(b[3:])
+	addr, n, err = ParseAddr(b[3:])
 	if err != nil {
-		return r, 0, err
+		return b[1], Addr{}, 0, err
 	}
-	r.Addr = a
-	return r, 3 + n, nil
+	return b[1], addr, 3 + n, nil
 }
 
 // Response is a SOCKS5 server's answer to a request.
@@ -205,17 +210,6 @@ func (r Response) Append(b []byte) []byte {
 // ParseResponse parses a server's answer. The error is io.ErrUnexpectedEOF or
 // wraps ErrVersion or ErrAddrType; with the latter the reply is set.
 func ParseResponse(b []byte) (Response, int, error) {
-	if len(b) >= 1 && b[0] != Version5 {
-		return Response{}, 0, fmt.Errorf("%w %d in reply", ErrVersion, b[0])
-	}
-	if len(b) < 4 {
-		return Response{}, 0, io.ErrUnexpectedEOF
-	}
-	r := Response{Reply: Reply(b[1])}
-	a, n, err := ParseAddr(b[3:])
-	if err != nil {
-		return r, 0, err
-	}
-	r.Addr = a
-	return r, 3 + n, nil
+	code, addr, n, err := parse5(b, "reply")
+	return Response{Reply(code), addr}, n, err
 }
