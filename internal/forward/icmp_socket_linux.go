@@ -29,15 +29,8 @@ func newPingSocket(s *session, c net.PacketConn, raw bool) (carrier, error) {
 	// Raw sockets get the replies to everybody. A random identifier tells those
 	// to this session: the application's own may also be another's.
 	k := &pingSocket{raw: raw, id: uint16(rand.Uint32())}
-	if err := k.adopt(s, sc, k.run, k.quoted); err != nil {
-		return nil, err
-	}
-	if err := k.enable(
-		option{"IP_RECVERR", unix.IP_RECVERR, unix.IPV6_RECVERR},
-		option{"IP_RECVTOS", unix.IP_RECVTOS, unix.IPV6_RECVTCLASS},
-		option{"IP_RECVTTL", unix.IP_RECVTTL, unix.IPV6_RECVHOPLIMIT},
-	); err != nil {
-		unix.Close(k.fd)
+	ttl := option{"IP_RECVTTL", unix.IP_RECVTTL, unix.IPV6_RECVHOPLIMIT}
+	if err := k.adopt(s, sc, k.run, k.quoted, ttl); err != nil {
 		return nil, err
 	}
 	return k, nil

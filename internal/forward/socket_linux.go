@@ -42,9 +42,10 @@ type hostSocket struct {
 	isBig bool  // its sender has not been told: its MTU is not known
 }
 
-// adopt takes the socket over from its connection. A readable socket, or one
-// with an error, will call run.
-func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*lateError) (quote, bool)) error {
+// adopt takes the socket over from its connection, and turns on the options
+// that every socket needs and those given. A readable socket, or one with an
+// error, will call run.
+func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*lateError) (quote, bool), more ...option) error {
 	k.s, k.fd, k.mode, k.quoted = s, -1, -1, quoted
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -59,7 +60,17 @@ func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*
 		return os.NewSyscallError("fcntl", err)
 	}
 	k.task.Init(s.u.loop, run)
-	return nil
+	err = k.enable(
+		option{"IP_RECVERR", unix.IP_RECVERR, unix.IPV6_RECVERR},
+		option{"IP_RECVTOS", unix.IP_RECVTOS, unix.IPV6_RECVTCLASS},
+	)
+	if err == nil {
+		err = k.enable(more...)
+	}
+	if err != nil {
+		unix.Close(k.fd)
+	}
+	return err
 }
 
 func (k *hostSocket) v4() bool { return k.s.src.Addr().Is4() }

@@ -21,13 +21,6 @@ func newUDPSocket(s *session, c *net.UDPConn) (carrier, error) {
 	if err := k.adopt(s, c, k.run, k.quoted); err != nil {
 		return nil, err
 	}
-	if err := k.enable(
-		option{"IP_RECVERR", unix.IP_RECVERR, unix.IPV6_RECVERR},
-		option{"IP_RECVTOS", unix.IP_RECVTOS, unix.IPV6_RECVTCLASS},
-	); err != nil {
-		unix.Close(k.fd)
-		return nil, err
-	}
 	// Linux 5.0. Without it each datagram comes by itself, which is only slower.
 	_ = unix.SetsockoptInt(k.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	return k, nil
