@@ -71,9 +71,7 @@ func (k *pingSocket) transmit(m *message, msg []mmsghdr) (stop bool) {
 		_, errno := sendmmsg(k.fd, msg)
 		c.sendCalls.Add(1)
 		if errno == 0 {
-			c.up.Add(1)
-			c.upBytes.Add(uint64(m.size))
-			k.s.flow.AddUp(int64(m.size))
+			k.s.wentUp(1, m.size)
 			return false
 		}
 		switch k.refused(m.d, errno, tries) {
@@ -122,10 +120,7 @@ func (k *pingSocket) deliver(a *arrival, msg []byte) {
 	if k.raw && be16(msg[4:]) != k.id {
 		return
 	}
-	c := &s.u.counters
-	c.down.Add(1)
-	c.downBytes.Add(uint64(len(msg) - icmpLen))
-	s.flow.AddDown(int64(len(msg) - icmpLen))
+	s.cameDown(1, len(msg)-icmpLen)
 
 	binary.BigEndian.PutUint16(msg[4:], s.src.Port())
 	binary.BigEndian.PutUint16(msg[2:], 0)

@@ -209,6 +209,23 @@ func (s *session) send() {
 	}
 }
 
+// wentUp counts n datagrams that were sent to their destinations, with size
+// bytes in all.
+func (s *session) wentUp(n, size int) {
+	c := &s.u.counters
+	c.up.Add(uint64(n))
+	c.upBytes.Add(uint64(size))
+	s.flow.AddUp(int64(size))
+}
+
+// cameDown counts n datagrams that came from there, as wentUp does.
+func (s *session) cameDown(n, size int) {
+	c := &s.u.counters
+	c.down.Add(uint64(n))
+	c.downBytes.Add(uint64(size))
+	s.flow.AddDown(int64(size))
+}
+
 // enter reserves s.out for the caller, who must leave then; or reports that
 // the session is not open.
 func (s *session) enter() bool {

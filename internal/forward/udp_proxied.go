@@ -69,9 +69,7 @@ func (p *proxied) send(b *batch) {
 				}
 				continue
 			}
-			u.counters.up.Add(1)
-			u.counters.upBytes.Add(uint64(n))
-			p.s.flow.AddUp(int64(n))
+			p.s.wentUp(1, n)
 		}
 	}
 	if cap(p.buf) > 4096 {
@@ -114,10 +112,7 @@ func (p *proxied) read() {
 		if src.Addr().Is4() != s.src.Addr().Is4() || !unicast(src.Addr()) {
 			continue
 		}
-		c := &s.u.counters
-		c.down.Add(1)
-		c.downBytes.Add(uint64(n))
-		s.flow.AddDown(int64(n))
+		s.cameDown(1, n)
 		w := s.u.out.writer()
 		w.bufs = append(w.bufs, buf[:n])
 		s.u.out.udp(w, &datagrams{hash: s.hash, src: src, dst: s.src, size: n, seg: n})

@@ -112,10 +112,7 @@ func (s *session) deliver(r *receiver, n int) {
 		count += segments(&r.list[i])
 		size += r.list[i].size
 	}
-	c := &s.u.counters
-	c.down.Add(uint64(count))
-	c.downBytes.Add(uint64(size))
-	s.flow.AddDown(int64(size))
+	s.cameDown(count, size)
 
 	w := s.u.out.writer()
 	for i := 0; i < n; {

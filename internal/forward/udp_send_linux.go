@@ -251,10 +251,7 @@ func (k *udpSocket) sent(list []message) {
 		n += list[i].count
 		size += list[i].size
 	}
-	c := &k.s.u.counters
-	c.up.Add(uint64(n))
-	c.upBytes.Add(uint64(size))
-	k.s.flow.AddUp(int64(size))
+	k.s.wentUp(n, size)
 }
 
 func (k *udpSocket) dropped(m *message) { k.s.u.counters.droppedSend.Add(uint64(m.count)) }
