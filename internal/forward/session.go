@@ -86,7 +86,7 @@ type sessionState uint8
 const (
 	opening sessionState = iota
 	open
-	refusing // it could not be opened, and tells so for a while
+	refusing // it could not be opened, and tells so once, or for a while
 	closed
 )
 
@@ -111,6 +111,9 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 		s.u.counters.droppedSend.Add(1)
 		q := quoteOf(p)
 		s.u.localError(s.hash, why.Message(p.Dst), &q)
+		if s.u.inline {
+			s.close() // the next may fare better, and asking costs little
+		}
 		return
 	}
 	if s.state == closed || (s.pending != nil && s.pending.n == batchLen) {

@@ -163,8 +163,8 @@ func (s *session) fail(err error) {
 	s.mu.Lock()
 	b := s.pending
 	s.pending = nil
-	wait := ok && !s.u.inline && s.state == opening
-	if wait {
+	refuses := ok && s.state == opening
+	if refuses {
 		s.state, s.why = refusing, why
 	}
 	s.mu.Unlock()
@@ -176,11 +176,12 @@ func (s *session) fail(err error) {
 		}
 		s.u.releaseBatch(b)
 	}
-	if wait {
-		time.AfterFunc(refuseFor, s.close)
-	} else {
+	switch {
+	case !refuses:
 		s.close()
-	}
+	case !s.u.inline:
+		time.AfterFunc(refuseFor, s.close)
+	} // else put does, when it has refused the packet that opened the session
 	s.leave()
 }
 

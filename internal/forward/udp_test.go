@@ -265,18 +265,25 @@ func TestUDPSlowDialer(t *testing.T) {
 // A dialer that refuses makes the application hear of it.
 func TestUDPRefusedDialer(t *testing.T) {
 	refused := errors.New("no UDP here")
-	d := &hostDialer{fail: func(int) error { return refused }}
-	r := newRig(t, rigConfig{dialer: d})
-	app, dst := families[0].app, netip.MustParseAddrPort("192.0.2.7:443")
-	for range 10 { // and is not asked again for each datagram
-		r.send(appPacket{src: app, dst: dst, payload: []byte("hello")})
-		e := parseICMPError(t, r.link.next(t).data)
-		if e.typ != 3 || e.code != 13 || e.from != dst.Addr() || e.src != app || e.dst != dst {
-			t.Errorf("error %+v", e)
-		}
-	}
-	if n := d.opened(); n > 3 {
-		t.Errorf("the dialer was asked %d times", n)
+	for _, inline := range []bool{false, true} {
+		t.Run(fmt.Sprintf("inline=%v", inline), func(t *testing.T) {
+			d := &hostDialer{fail: func(int) error { return refused }}
+			r := newRig(t, rigConfig{dialer: d, udp: forward.UDPConfig{Inline: inline}})
+			app, dst := families[0].app, netip.MustParseAddrPort("192.0.2.7:443")
+			for range 10 { // and is not asked again for each datagram
+				r.send(appPacket{src: app, dst: dst, payload: []byte("hello")})
+				e := parseICMPError(t, r.link.next(t).data)
+				if e.typ != 3 || e.code != 13 || e.from != dst.Addr() || e.src != app || e.dst != dst {
+					t.Errorf("error %+v", e)
+				}
+			}
+			if n := d.opened(); n > 3 && !inline { // where that is dear
+				t.Errorf("the dialer was asked %d times", n)
+			}
+			if st := r.udp.Stats(); inline && st.Sessions != 0 {
+				t.Errorf("%d sessions live on", st.Sessions)
+			}
+		})
 	}
 }
 
