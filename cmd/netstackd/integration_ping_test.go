@@ -46,6 +46,26 @@ func TestIntegrationPing(t *testing.T) {
 	})
 }
 
+// A host that lets its users open no ping socket lets exec open none for them.
+// The command's pings are refused at once, not lost, and a warning says why.
+func TestIntegrationExecPingForbidden(t *testing.T) {
+	testnet.RequireTool(t, "ping", "sysctl")
+	n := testnet.New(t)
+	n.A.Run(t, "sysctl", "-qw", "net.ipv4.ping_group_range=1 0")
+	for f, refused := range map[testnet.Family]string{
+		testnet.IPv4: "Packet filtered",
+		testnet.IPv6: "Administratively prohibited",
+	} {
+		t.Run(f.String(), func(t *testing.T) {
+			r := runExec(t, n.A, "--", "ping", "-c", "2", "-i", "0.2", "-W", "5", testnet.Dest(f, 1).String())
+			r.oneLine(t, 1, "level=WARN", "echo requests", "ping_group_range")
+			if !strings.Contains(r.stdout, refused) || !strings.Contains(r.stdout, " 0 received, +2 errors") {
+				t.Errorf("ping said:\n%s", r.stdout)
+			}
+		})
+	}
+}
+
 func wantNoPing(t *testing.T, h *testnet.Host, addr string) {
 	t.Helper()
 	h.Through(t, tun, 100, 0, func() {
