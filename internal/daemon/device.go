@@ -64,8 +64,9 @@ func limits(cfg *Config) error {
 		return err
 	}
 	if cfg.MaxFlows == 0 {
-		// A flow takes one descriptor, or two when it came by SOCKS on the host;
-		// running out of them refuses the flow that wanted one, and no other.
+		// A flow takes one descriptor, or two when it came by SOCKS on the host.
+		// Running out of them ends idle sessions for datagrams, and where there
+		// are none refuses the flow that wanted one, and no other.
 		cfg.MaxFlows = max(16, int(n)-spareFDs)
 	}
 	if cfg.MaxMemory == 0 {
