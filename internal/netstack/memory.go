@@ -11,8 +11,8 @@ import (
 // window that the application sees shrinks as what is queued drains. What the
 // stack's TCPConfig says is never exceeded.
 func (s *Stack) LimitBuffers(bytes int) {
-	rcv := min(bytes, orDefault(s.cfg.TCP.ReceiveBuffer, bytes))
-	snd := min(bytes, orDefault(s.cfg.TCP.SendBuffer, bytes))
+	rcv := min(bytes, orDefault(s.cfg.TCP.ReceiveBuffer, defaultBuffer))
+	snd := min(bytes, orDefault(s.cfg.TCP.SendBuffer, defaultBuffer))
 	// Neither fails for sizes in order.
 	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, rcv), Max: rcv})
 	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, snd), Max: snd})
