@@ -13,8 +13,8 @@ import (
 // socketEnd is an end in the host's kernel.
 type socketEnd struct {
 	signals
-	conn net.Conn // nil once the end is bulk
-	fd   int      // of conn, which stays open until close or reset, or our own
+	conn net.Conn // nil once fd is our own
+	fd   int      // open until close or reset
 	loop *epoll.Loop
 	w    *epoll.Watch
 
@@ -36,12 +36,19 @@ func (e *socketEnd) sig() *signals { return &e.signals }
 // socketEvents are all that an end may want to know.
 const socketEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI
 
-// watch adds the descriptor to our loop. Go's own poller has it, too.
+// watch adds the descriptor to our loop, and takes it from Go's poller, which
+// would hold memory for it and wake a thread for each of its events: by
+// duplicating it, the one way there is. Without a descriptor left it stays in
+// both.
 //
 // Urgent data is told from the rest nowhere beyond here, and would hide what
 // follows it from splice and SIOCINQ: it is taken in line (tcp(7)). Without
 // that, such a flow would be slower.
 func (e *socketEnd) watch() (err error) {
+	if fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+		e.conn.Close()
+		e.conn, e.fd = nil, fd
+	}
 	_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	e.w, err = e.loop.Add(e.fd, socketEvents, e.task)
 	return err
@@ -49,23 +56,9 @@ func (e *socketEnd) watch() (err error) {
 
 // becomeBulk is for an end that much goes through. While its task is at work,
 // more data and more room keep coming, and each time the kernel would wake a
-// thread for Go's poller, and for ours: the socket is taken from the one, by
-// duplicating the descriptor, and ours is told what to wait for each time that
-// the task is done. Without a descriptor left, all stays as it is.
-func (e *socketEnd) becomeBulk() {
-	fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	w, err := e.loop.Add(fd, socketEvents, e.task)
-	if err != nil {
-		unix.Close(fd)
-		return
-	}
-	e.w.Remove()
-	e.conn.Close()
-	e.conn, e.fd, e.w, e.bulk = nil, fd, w, true
-}
+// thread to be told so: from now on the task says what it waits for, each time
+// that it is done.
+func (e *socketEnd) becomeBulk() { e.bulk = true }
 
 // await has a bulk end's watch wait for what its flow can't go on without: that
 // there is something to read, or room.
