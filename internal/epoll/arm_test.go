@@ -84,6 +84,13 @@ func TestArm(t *testing.T) {
 	if len(p.events) > 0 {
 		t.Fatalf("%#x when armed for nothing", <-p.events)
 	}
+	if err := p.Disarm(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		<-p.events
+		p.put()
+	}
 	p.Remove()
 }
 

@@ -32,6 +32,7 @@ type Watch struct {
 	loop   *Loop
 	task   *Task
 	fd     int
+	asked  uint32 // events, of Add
 	slot   int32
 	gen    uint32
 	events atomic.Uint32
@@ -150,7 +151,7 @@ func (l *Loop) taskOf(ev *unix.EpollEvent) *Task {
 // and once at the start for those that are. The descriptor must stay open
 // until Remove.
 func (l *Loop) Add(fd int, events uint32, t *Task) (*Watch, error) {
-	w := &Watch{loop: l, task: t, fd: fd}
+	w := &Watch{loop: l, task: t, fd: fd, asked: events}
 	l.mu.Lock()
 	l.gen++
 	w.gen = l.gen
@@ -163,23 +164,35 @@ func (l *Loop) Add(fd int, events uint32, t *Task) (*Watch, error) {
 		l.watches = append(l.watches, w)
 	}
 	l.mu.Unlock()
-	// The kernel hands back 64 bits of ours, which x/sys names Fd and Pad.
-	ev := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: w.slot, Pad: int32(w.gen)}
-	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := w.control(unix.EPOLL_CTL_ADD, events|unix.EPOLLET); err != nil {
 		l.forget(w)
 		return nil, fmt.Errorf("epoll: add: %w", err)
 	}
 	return w, nil
 }
 
+func (w *Watch) control(op int, events uint32) error {
+	// The kernel hands back 64 bits of ours, which x/sys names Fd and Pad.
+	ev := unix.EpollEvent{Events: events, Fd: w.slot, Pad: int32(w.gen)}
+	return unix.EpollCtl(w.loop.fd, op, w.fd, &ev)
+}
+
 // Arm makes the watch tell of the events once, those that are true already
 // included, and then of nothing before it is armed again. That is for tasks
 // that are busy most of the time: events that come while they are at work wake
-// nobody. Errors and hang-ups count, unasked.
+// nobody. Errors and hang-ups count, unasked: after a hang-up, which lasts,
+// Disarm.
 func (w *Watch) Arm(events uint32) error {
-	ev := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: w.slot, Pad: int32(w.gen)}
-	if err := unix.EpollCtl(w.loop.fd, unix.EPOLL_CTL_MOD, w.fd, &ev); err != nil {
+	if err := w.control(unix.EPOLL_CTL_MOD, events|unix.EPOLLONESHOT); err != nil {
 		return fmt.Errorf("epoll: arm: %w", err)
+	}
+	return nil
+}
+
+// Disarm makes the watch what it was after Add, edge-triggered.
+func (w *Watch) Disarm() error {
+	if err := w.control(unix.EPOLL_CTL_MOD, w.asked|unix.EPOLLET); err != nil {
+		return fmt.Errorf("epoll: disarm: %w", err)
 	}
 	return nil
 }

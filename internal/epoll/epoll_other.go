@@ -30,6 +30,9 @@ func (l *Loop) Add(int, uint32, *Task) (*Watch, error) { return nil, errUnsuppor
 // Arm returns errors.ErrUnsupported.
 func (w *Watch) Arm(uint32) error { return errUnsupported }
 
+// Disarm returns errors.ErrUnsupported.
+func (w *Watch) Disarm() error { return errUnsupported }
+
 // Events returns nothing.
 func (w *Watch) Events() uint32 { return 0 }
 

@@ -41,6 +41,9 @@ func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPor
 }
 
 func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	family := unix.AF_INET
 	if dst.Addr().Is6() {
 		family = unix.AF_INET6
@@ -56,7 +59,7 @@ func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, err
 	sa := sockaddr(dst)
 	// Before the poller has it: a socket that was never connected hangs up.
 	err = connectOnce(fd, sa)
-	if err != nil && err != unix.EINPROGRESS {
+	if err != nil && !underWay(err) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
@@ -82,7 +85,7 @@ func (c *TCPConn) await(ctx context.Context, sa unix.Sockaddr) error {
 	err := c.raw.Write(func(fd uintptr) bool {
 		// Asked again, it says how far it is: EALREADY, success, or the error.
 		cerr = connectOnce(int(fd), sa)
-		return cerr != unix.EALREADY && cerr != unix.EINPROGRESS
+		return !underWay(cerr)
 	})
 	if !stop() { // the deadline may be set at any time
 		return ctx.Err()
@@ -95,6 +98,8 @@ func (c *TCPConn) await(ctx context.Context, sa unix.Sockaddr) error {
 	}
 	return nil
 }
+
+func underWay(err error) bool { return err == unix.EINPROGRESS || err == unix.EALREADY }
 
 func connectOnce(fd int, sa unix.Sockaddr) error {
 	for {

@@ -135,7 +135,7 @@ func (d *Dialer) DialContext(ctx context.Context, _ *flow.Meta, network, address
 // name, or one with more to it.
 func literal(network, address string) (netip.AddrPort, bool) {
 	dst, err := netip.ParseAddrPort(address)
-	if err != nil || dst.Addr().Zone() != "" {
+	if err != nil || dst.Addr().Zone() != "" || dst.Addr().IsUnspecified() {
 		return netip.AddrPort{}, false
 	}
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())

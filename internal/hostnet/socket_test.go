@@ -298,8 +298,15 @@ func TestHalfCloseAndReset(t *testing.T) {
 			t.Errorf("%s: SetLinger: %v", host, err)
 		}
 		out.Close()
-		if _, err := out.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("%s: write after Close: %v, want net.ErrClosed", host, err)
+		_, werr := out.Write([]byte("x"))
+		for what, err := range map[string]error{
+			"Write": werr, "SetDeadline": out.SetDeadline(time.Time{}), "Close": out.Close(),
+			"CloseWrite": out.(interface{ CloseWrite() error }).CloseWrite(),
+			"SetLinger":  out.(interface{ SetLinger(int) error }).SetLinger(0),
+		} {
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%s: %s after Close: %v, want net.ErrClosed", host, what, err)
+			}
 		}
 		if _, err := in.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("%s: write after a reset that followed FIN: %v, want EPIPE", host, err)

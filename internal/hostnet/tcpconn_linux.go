@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ type TCPConn struct {
 	raw           syscall.RawConn
 	fd            int // file's
 	local, remote netip.AddrPort
+	closed        atomic.Bool
 }
 
 // Descriptor returns the connection's file descriptor, non-blocking and valid
@@ -46,14 +48,22 @@ func (c *TCPConn) opError(op string, err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		err = pe.Err
 	}
-	if errors.Is(err, os.ErrClosed) {
+	if c.closed.Load() {
 		err = net.ErrClosed
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
 // Close implements net.Conn.
-func (c *TCPConn) Close() error { return c.opError("close", c.file.Close()) }
+func (c *TCPConn) Close() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return c.opError("close", net.ErrClosed)
+	}
+	if err := c.file.Close(); err != nil {
+		return &net.OpError{Op: "close", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+	}
+	return nil
+}
 
 // LocalAddr implements net.Conn. It is a *net.TCPAddr.
 func (c *TCPConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local) }

@@ -218,13 +218,10 @@ func (p *pair) run() {
 		p.end(true)
 	case p.over():
 		p.end(false)
-	case p.up.done && p.down.done: // the stack's end will tell
+	case errors.Join(in.await(!p.up.done, !p.down.done), out.await(!p.down.done, !p.up.done)) != nil:
+		p.end(true)
 	case upErr == errBudget || downErr == errBudget:
 		p.task.Schedule()
-	default:
-		if errors.Join(in.await(!p.up.done, !p.down.done), out.await(!p.down.done, !p.up.done)) != nil {
-			p.end(true)
-		}
 	}
 }
 

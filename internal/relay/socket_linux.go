@@ -18,8 +18,9 @@ type socketEnd struct {
 	loop *epoll.Loop
 	w    *epoll.Watch
 
-	bulk  bool   // see becomeBulk
-	armed uint32 // what a bulk end's watch is armed for
+	bulk   bool   // see becomeBulk
+	armed  uint32 // what a bulk end's watch is armed for
+	hungUp bool   // both directions were closed, if not all was read
 }
 
 func descriptor(c *net.TCPConn) (fd int, ok bool) {
@@ -58,7 +59,7 @@ func (e *socketEnd) watch() (err error) {
 // more data and more room keep coming, and each time the kernel would wake a
 // thread to be told so: from now on the task says what it waits for, each time
 // that it is done.
-func (e *socketEnd) becomeBulk() { e.bulk = true }
+func (e *socketEnd) becomeBulk() { e.bulk = !e.hungUp }
 
 // await has a bulk end's watch wait for what its flow can't go on without: that
 // there is something to read, or room.
@@ -87,10 +88,20 @@ func (e *socketEnd) collect() {
 	if e.w == nil {
 		return
 	}
-	if events := e.w.Events(); events != 0 {
-		e.armed = 0
-		e.take(events)
+	events := e.w.Events()
+	if events == 0 {
+		return
 	}
+	e.armed = 0
+	if events&unix.EPOLLHUP != 0 && !e.hungUp {
+		// It lasts, and an armed watch would tell of it again and again.
+		e.hungUp = true
+		if e.bulk {
+			e.bulk = false
+			_ = e.w.Disarm() // fails only when the loop is closed
+		}
+	}
+	e.take(events)
 }
 
 func (e *socketEnd) fault() error {

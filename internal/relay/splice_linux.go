@@ -97,7 +97,12 @@ func (r *Relay) pumpSplice(h *half, src, dst *socketEnd, count func(int64)) erro
 			h.pipe = p
 		}
 		if h.pipe.n == 0 {
-			if err := h.fill(r, src); err != nil || h.pipe == nil {
+			err := h.fill(r, src)
+			if err == nil && h.pipe == nil && src.readable {
+				src.urgent = true // what splice does not see is something urgent
+				continue
+			}
+			if err != nil || h.pipe == nil {
 				h.bulk = moved > smallMove
 				return err
 			}

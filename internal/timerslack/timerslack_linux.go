@@ -20,8 +20,11 @@
 package timerslack
 
 import (
+	"debug/buildinfo"
 	"os"
 	"runtime"
+	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,27 +33,75 @@ import (
 const (
 	raised = 4_000_000 // ns
 	usual  = 50_000    // ns, of Linux
+
+	// former is the environment variable that says what the slack was, in ns,
+	// and that the program was started anew: that is not done twice.
+	former = "NETSTACKD_TIMERSLACK"
 )
 
 // Raise replaces the process by the same program with a greater timer slack, at
-// the first call in main, before anything was read or opened. It returns if it
-// has that slack already, or can't be started again: then all works, slower.
+// the first call in main, before anything was read or opened. It returns if
+// that has been done, or can't be: then all works, slower.
 func Raise() {
 	runtime.LockOSThread() // whose slack it is
 	defer runtime.UnlockOSThread()
-	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	if err != nil || slack >= raised {
+	if _, again := os.LookupEnv(former); again {
 		return
 	}
-	// By its name, which is how ps(1) will call it; not /proc/self/exe.
-	file, err := os.Executable()
-	if err != nil || unix.Prctl(unix.PR_SET_TIMERSLACK, raised, 0, 0, 0) != nil {
+	slack := get()
+	if slack < 0 || slack >= raised {
 		return
 	}
-	_ = syscall.Exec(file, os.Args, os.Environ())
-	_ = Restore()
+	file, err := executable()
+	if err != nil || set(raised) != nil {
+		return
+	}
+	// A thread with a real-time policy has none and keeps none.
+	if get() >= raised {
+		_ = syscall.Exec(file, os.Args, append(os.Environ(), former+"="+strconv.Itoa(slack)))
+	}
+	_ = set(slack)
 }
 
-// Restore gives the calling thread, and what it will start, the system's usual
-// slack: what Raise did is not for other programs.
-func Restore() error { return unix.Prctl(unix.PR_SET_TIMERSLACK, usual, 0, 0, 0) }
+// executable is this program's file. It is called by its name, not
+// /proc/self/exe, since ps(1) shows that; and it may be another file
+// altogether, if the dynamic loader was called by hand (ld.so(8)).
+func executable() (string, error) {
+	file, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	there, err := buildinfo.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	if here, ok := debug.ReadBuildInfo(); !ok || here.Path != there.Path {
+		return "", os.ErrNotExist
+	}
+	return file, nil
+}
+
+// Restore gives the calling thread, and what it will start, the slack that
+// there was before Raise, and the environment without a trace of it: what Raise
+// did is not for other programs.
+func Restore() error {
+	slack, err := strconv.Atoi(os.Getenv(former))
+	if err != nil || slack <= 0 {
+		slack = usual
+	}
+	if err := os.Unsetenv(former); err != nil {
+		return err
+	}
+	return set(slack)
+}
+
+// get returns the calling thread's slack in ns, -1 if the kernel doesn't say.
+func get() int {
+	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return -1
+	}
+	return slack
+}
+
+func set(slack int) error { return unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0) }

@@ -1,13 +1,16 @@
 package timerslack_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,5 +54,37 @@ func TestRaise(t *testing.T) {
 	want := []string{fmt.Sprintf("%d [a b c] 4000000", cmd.Process.Pid), "50000"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("the program said %q, want %q", lines, want)
+	}
+}
+
+// A real-time policy has no timer slack, whatever is set: the program must not
+// start itself for ever.
+func TestIntegrationRealTime(t *testing.T) {
+	if os.Getuid() != 0 && os.Getenv("NETSTACKD_INTEGRATION") != "1" {
+		t.Skip("needs root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "chrt", "--fifo", "1", os.Args[0])
+	cmd.Env = append(os.Environ(), child+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), strconv.Itoa(cmd.Process.Pid)) {
+		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// What was asked for before is what other programs get.
+func TestRestore(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := slack()
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0)
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 70_000, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), child+"=1")
+	out, err := cmd.Output()
+	if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil || lines[len(lines)-1] != "70000" {
+		t.Errorf("%v: the program said %q, want 70000 in the end", err, lines)
 	}
 }
