@@ -27,7 +27,8 @@ func (r *receiver) Read(b []byte) (int, error) {
 	b = b[:min(len(b), r.left)]
 	for {
 		n, err := unix.Read(r.fd, b)
-		if err == unix.EINTR {
+		// EAGAIN with bytes there is a pending signal before urgent data, too.
+		if err == unix.EINTR || err == unix.EAGAIN && r.there() {
 			continue
 		}
 		if n <= 0 {
@@ -40,4 +41,9 @@ func (r *receiver) Read(b []byte) (int, error) {
 		r.left -= n
 		return n, nil
 	}
+}
+
+func (r *receiver) there() bool {
+	n, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+	return err == nil && n >= r.left
 }

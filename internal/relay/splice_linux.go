@@ -210,6 +210,8 @@ func (r *Relay) pumpCopy(src, dst *socketEnd, count func(int64)) error {
 		switch {
 		case err == unix.EINTR:
 			continue
+		case err == unix.EAGAIN && holds(src.fd):
+			continue
 		case err == unix.EAGAIN:
 			src.readable = false
 			return nil
@@ -229,7 +231,7 @@ func (r *Relay) pumpCopy(src, dst *socketEnd, count func(int64)) error {
 		// MSG_TRUNC discards from a TCP socket without copying (tcp(7)).
 		for left := w; left > 0; {
 			n, _, err := unix.Recvfrom(src.fd, b[:left], unix.MSG_TRUNC|unix.MSG_DONTWAIT)
-			if err == unix.EINTR {
+			if err == unix.EINTR || err == unix.EAGAIN && holds(src.fd) {
 				continue
 			}
 			if err != nil {
@@ -246,4 +248,12 @@ func (r *Relay) pumpCopy(src, dst *socketEnd, count func(int64)) error {
 		}
 	}
 	return nil
+}
+
+// holds reports whether a socket that said EAGAIN has something to read after
+// all: before urgent data it says so when a signal is pending, as the Go
+// runtime's own often are (tcp_recvmsg_locked in net/ipv4/tcp.c).
+func holds(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return err == nil && n > 0
 }
