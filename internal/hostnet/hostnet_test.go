@@ -231,7 +231,7 @@ func BenchmarkDial(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		c.(*net.TCPConn).SetLinger(0)
+		c.(interface{ SetLinger(int) error }).SetLinger(0)
 		c.Close()
 	}
 }
