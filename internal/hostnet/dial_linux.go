@@ -23,21 +23,16 @@ func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPor
 	// A socket may get its own destination for its port, and is then connected
 	// to itself (simultaneous open, RFC 9293 3.5): that is nobody's wish.
 	for range 3 {
-		c, err = d.connect(ctx, dst)
-		if err == nil && c.local == c.remote {
-			c.Close()
-			err = os.NewSyscallError("connect", unix.ECONNREFUSED)
-			continue
+		if c, err = d.connect(ctx, dst); err != nil || c.local != c.remote {
+			break
 		}
-		break
+		c.Close()
+		err = os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
-	switch e := err.(type) {
-	case nil:
-		return c, nil
-	case *SocketError:
-		return nil, e
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
 	}
-	return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+	return c, nil
 }
 
 func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, error) {

@@ -12,13 +12,7 @@ import (
 func ListenLocal(ctx context.Context, address string) (net.Listener, error) {
 	l := net.ListenConfig{
 		KeepAlive: -1, // not by package net, for each connection
-		Control: func(_, _ string, c syscall.RawConn) error {
-			var serr error
-			if err := c.Control(func(fd uintptr) { serr = keepAlive(int(fd)) }); err != nil {
-				return err
-			}
-			return serr
-		},
+		Control:   func(_, _ string, c syscall.RawConn) error { return control(c, keepAlive) },
 	}
 	l.SetMultipathTCP(false) // splice(2) takes no others
 	return l.Listen(ctx, "tcp", address)

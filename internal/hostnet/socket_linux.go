@@ -14,13 +14,7 @@ import (
 const udpBuffer = 4 << 20
 
 // control runs between socket(2) and bind(2) or connect(2).
-func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
-	var serr error
-	if err := c.Control(func(fd uintptr) { serr = d.keepOut(int(fd)) }); err != nil {
-		return err
-	}
-	return serr
-}
+func (d *Dialer) control(_, _ string, c syscall.RawConn) error { return control(c, d.keepOut) }
 
 // keepOut marks and binds the socket as configured.
 func (d *Dialer) keepOut(fd int) error {
@@ -52,9 +46,7 @@ func setPacketOptions(c *net.UDPConn) error {
 	if err != nil {
 		return err
 	}
-	var serr error
-	err = rc.Control(func(fd uintptr) { serr = packetOptions(int(fd)) })
-	return errors.Join(err, serr)
+	return control(rc, packetOptions)
 }
 
 func packetOptions(fd int) error {

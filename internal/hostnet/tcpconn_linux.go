@@ -101,11 +101,7 @@ func (c *TCPConn) SetLinger(seconds int) error {
 
 // control makes a system call on a connection that isn't closed.
 func (c *TCPConn) control(op string, call func(fd int) error) error {
-	var err error
-	if cerr := c.raw.Control(func(fd uintptr) { err = call(int(fd)) }); cerr != nil {
-		err = cerr
-	}
-	return c.opError(op, err)
+	return c.opError(op, control(c.raw, call))
 }
 
 // SyscallConn implements syscall.Conn.

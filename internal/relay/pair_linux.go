@@ -80,7 +80,7 @@ func (s *signals) take(events uint32) {
 type end interface {
 	sig() *signals
 	watch() error
-	// becomeBulk is called once, when much goes through the end.
+	// becomeBulk is called whenever much has gone through the end.
 	becomeBulk()
 	// await makes sure that the task runs when the end is ready for what it is
 	// not now.
@@ -124,7 +124,6 @@ type pair struct {
 	up, down half
 	killed   atomic.Bool
 	watched  bool // both ends are, from the first run on
-	bulk     bool // both ends are
 }
 
 // joinPair starts a pair if the relay can work on both ends directly.
@@ -200,8 +199,7 @@ func (p *pair) run() {
 	downErr := p.pump(&p.down, s, func(n int64) { moved += n; p.f.AddDown(n) })
 	p.r.scratch.Put(s)
 	p.task.SetHeavy(moved > smallMove)
-	if moved > bulkMove && !p.bulk {
-		p.bulk = true
+	if moved > bulkMove {
 		in.becomeBulk()
 		out.becomeBulk()
 	}
