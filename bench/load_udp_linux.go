@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"time"
@@ -73,7 +72,9 @@ func (l *load) echo(i int) error {
 	}
 	f := newFlight(s.header, window, train)
 	for !l.stopping.Load() {
-		if err := f.fill(s.fd); err != nil {
+		now := time.Now()
+		l.lost.Add(int64(f.late(now.Add(-udpPatience))))
+		if err := f.fill(s.fd, now); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
 		got, err := f.land(s.fd)
@@ -81,10 +82,7 @@ func (l *load) echo(i int) error {
 		case nil:
 			l.done.Add(int64(got))
 			l.bytes.Add(int64(got * datagramSize))
-		case unix.EAGAIN: // what is under way by now won't come
-			if !l.stopping.Load() {
-				l.lost.Add(int64(f.abandon()))
-			}
+		case unix.EAGAIN: // nothing came within udpPatience
 		default: // an ICMP error
 			if !l.stopping.Load() {
 				l.fail(fmt.Errorf("receive: %w", err))
@@ -92,84 +90,6 @@ func (l *load) echo(i int) error {
 		}
 	}
 	return nil
-}
-
-// flight is one socket's datagrams under way.
-type flight struct {
-	out, in  *messages
-	header   int
-	size     int // of one datagram with its header
-	train    int
-	capacity int // datagrams that may be under way
-	under    int
-	epoch    uint64 // stamped on each, and changed when some are given up
-}
-
-func newFlight(header []byte, window, train int) *flight {
-	f := &flight{header: len(header), size: len(header) + datagramSize, train: train, capacity: window * train}
-	f.out = newMessages(window, f.size*train)
-	room := f.size
-	if train > 1 {
-		room = trainBuffer
-	}
-	f.in = newMessages(max(window, 2), room)
-	for i, b := range f.out.bufs {
-		for at := 0; at < len(b); at += f.size {
-			copy(b[at:], header)
-		}
-		if train > 1 {
-			f.out.segment(i, uint16(f.size), 0)
-		}
-	}
-	return f
-}
-
-// fill sends as many as there is room for.
-func (f *flight) fill(fd int) error {
-	for f.capacity-f.under >= f.train {
-		n, err := f.out.send(fd, (f.capacity-f.under)/f.train)
-		switch err {
-		case nil:
-			f.under += n * f.train
-		case unix.ECONNREFUSED: // the answer to an earlier one
-		case unix.EAGAIN, unix.ENOBUFS:
-			return nil
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
-// land receives what has come and returns how many of them count.
-func (f *flight) land(fd int) (int, error) {
-	n, err := f.in.receive(fd, false)
-	if err != nil {
-		return 0, err
-	}
-	got := 0
-	for i := range n {
-		b, datagrams := f.in.received(i, f.size)
-		if len(b) >= f.header+8 && binary.NativeEndian.Uint64(b[f.header:]) == f.epoch {
-			got += datagrams
-		}
-	}
-	got = min(got, f.under)
-	f.under -= got
-	return got, nil
-}
-
-// abandon gives up what is under way, and returns how many that were.
-func (f *flight) abandon() int {
-	lost := f.under
-	f.under = 0
-	f.epoch++
-	for _, b := range f.out.bufs {
-		for at := f.header; at < len(b); at += f.size {
-			binary.NativeEndian.PutUint64(b[at:], f.epoch)
-		}
-	}
-	return lost
 }
 
 func (l *load) holdUDP(i int) error {

@@ -125,9 +125,5 @@ func (m *messages) turn(i int) {
 	}
 }
 
-// received returns the i-th message's bytes, and into how many datagrams of a
-// size they fall.
-func (m *messages) received(i, size int) ([]byte, int) {
-	n := int(m.hdrs[i].n)
-	return m.bufs[i][:n], max(1, (n+size-1)/size)
-}
+// received returns the i-th message's bytes.
+func (m *messages) received(i int) []byte { return m.bufs[i][:m.hdrs[i].n] }
