@@ -21,8 +21,9 @@ type group struct {
 }
 
 // groups are all there are. The defaults that they are beside: cubic, SACK, no
-// RACK, 4 MiB each way, a queue and a P for each core, MTU 65000, 256 packets,
-// 64 at a time.
+// RACK, 8 MiB to receive and 2 MiB to send (16 MiB each where the stack's own
+// connections go far), a queue and a P for each core, MTU 65000, 256 packets, 64
+// at a time.
 func groups() []group {
 	const k, m = 1 << 10, 1 << 20
 	return []group{
@@ -35,9 +36,11 @@ func groups() []group {
 		{name: "buffers", title: "TCP buffers, the most that they grow to", slow: true, variants: []variant{
 			tuned("receive 256 KiB", "rcvbuf=", 256*k),
 			tuned("receive 1 MiB", "rcvbuf=", m),
+			tuned("receive 4 MiB", "rcvbuf=", 4*m),
 			tuned("receive 16 MiB", "rcvbuf=", 16*m),
 			tuned("send 256 KiB", "sndbuf=", 256*k),
 			tuned("send 1 MiB", "sndbuf=", m),
+			tuned("send 4 MiB", "sndbuf=", 4*m),
 			tuned("send 16 MiB", "sndbuf=", 16*m),
 		}},
 		{name: "mtu", title: "MTU of the TUN", variants: []variant{

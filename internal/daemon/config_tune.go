@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -17,14 +18,19 @@ type Tune struct {
 	Batch    int // packets that are delivered between two flushes
 }
 
-// largestBuffer is the most that a connection's buffer may grow to, 0 for the
-// default.
-func (t Tune) largestBuffer() int {
-	most := max(t.TCP.ReceiveBuffer, t.TCP.SendBuffer)
-	if most <= largestBuffer {
-		return 0
+// farBuffer is how much a connection of the stack's own to a far host may have
+// under way: 160 Mbyte/s over a round trip of 50 ms, half of it where the stack
+// receives.
+const farBuffer = 16 << 20
+
+// tcp is how the stack's TCP is tuned.
+func (c *Config) tcp() netstack.TCPConfig {
+	t := c.Tune.TCP
+	if c.SOCKSEgress == EgressStack {
+		t.ReceiveBuffer = cmp.Or(t.ReceiveBuffer, farBuffer)
+		t.SendBuffer = cmp.Or(t.SendBuffer, farBuffer)
 	}
-	return most
+	return t
 }
 
 // setTune takes one KEY=VALUE.

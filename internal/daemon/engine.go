@@ -93,7 +93,7 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		debug.FreeOSMemory()
 	}
 	e.relay = relay.New(loop)
-	mem := &memory{budget: cfg.MaxMemory, most: cfg.Tune.largestBuffer(), apply: stack.LimitBuffers}
+	mem := &memory{budget: cfg.MaxMemory, most: cfg.tcp().LargestBuffer(), apply: stack.LimitBuffers}
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows:     min(cfg.MaxFlows, mem.maxFlows()),
 		MaxPerSource: maxPerClient,
@@ -148,7 +148,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 	e.serve(func() error { return e.udp.Serve(ctx) })
 	err := e.stack.Start(netstack.Config{
 		Addresses: stackAddrs,
-		TCP:       cfg.Tune.TCP,
+		TCP:       cfg.tcp(),
 		Packets:   &gate{packets, c, e.stack},
 		Connect:   e.tcp.Connect,
 	})

@@ -5,20 +5,18 @@ import (
 	"sync"
 )
 
-// A flow's buffers are two in the stack: what the application has sent and
-// what it has yet to take. Those in the kernel are the kernel's to limit.
-const (
-	largestBuffer  = 4 << 20
-	smallestBuffer = 64 << 10
-)
+// smallestBuffer is the least that a flow can move with. Its buffers are two in
+// the stack: what the application has sent and what it has yet to take. Those
+// in the kernel are the kernel's to limit.
+const smallestBuffer = 64 << 10
 
 // memory shares --max-memory among the flows: each may fill its two buffers,
 // so their size is the budget divided by how many flows there are. It halves
-// whenever the number of flows has doubled. Below smallestBuffer no flow could
-// move, so there the number of flows is what is limited.
+// whenever the number of flows has doubled. At smallestBuffer it is the number
+// of flows that is limited.
 type memory struct {
 	budget int64
-	most   int             // the most that a buffer may be; 0 = largestBuffer
+	most   int             // the most that a buffer may be
 	apply  func(bytes int) // sets the size of one buffer
 
 	mu   sync.Mutex
@@ -39,11 +37,7 @@ func (m *memory) changed(flows int) {
 		return
 	}
 	m.step = step
-	most := largestBuffer
-	if m.most > 0 {
-		most = m.most
-	}
-	size := int(min(max(m.budget>>(step+1), smallestBuffer), int64(most)))
+	size := int(min(max(m.budget>>(step+1), smallestBuffer), int64(m.most)))
 	if size != m.size {
 		m.size = size
 		m.apply(size)

@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -11,11 +10,7 @@ import (
 // window that the application sees shrinks as what is queued drains. What the
 // stack's TCPConfig says is never exceeded.
 func (s *Stack) LimitBuffers(bytes int) {
-	rcv := min(bytes, orDefault(s.cfg.TCP.ReceiveBuffer, defaultBuffer))
-	snd := min(bytes, orDefault(s.cfg.TCP.SendBuffer, defaultBuffer))
-	// Neither fails for sizes in order.
-	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, rcv), Max: rcv})
-	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, snd), Max: snd})
+	s.setBuffers(min(bytes, s.cfg.TCP.ReceiveBuffer), min(bytes, s.cfg.TCP.SendBuffer))
 	limit := int64(bytes)
 	if s.bufferLimit.Swap(limit) <= limit {
 		return

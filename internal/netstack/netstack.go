@@ -13,6 +13,7 @@ package netstack
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -94,7 +95,7 @@ func NewTuned(dev link.Device, cfg link.Config) (*Stack, error) {
 		syns:  make(map[stack.TransportEndpointID][]byte),
 		conns: make(map[*Conn]struct{}),
 	}
-	s.bufferLimit.Store(defaultBuffer)
+	s.bufferLimit.Store(math.MaxInt64)
 	s.packets.New = func() any { return new(Packet) }
 	cfg.Flush = s.flush
 	ep, err := link.New(dev, cfg)
@@ -107,6 +108,7 @@ func NewTuned(dev link.Device, cfg link.Config) (*Stack, error) {
 
 // Start runs the stack. It is called once.
 func (s *Stack) Start(cfg Config) error {
+	cfg.TCP = cfg.TCP.withDefaults()
 	s.cfg = cfg
 	for _, p := range cfg.Addresses {
 		s.own = append(s.own, tcpipAddr(p.Addr()))
@@ -133,7 +135,8 @@ func (s *Stack) Start(cfg Config) error {
 
 // handle installs what takes packets that no endpoint claims.
 func (s *Stack) handle() {
-	fwd := tcp.NewForwarder(s.gs, s.cfg.TCP.receiveBuffer(), maxInFlight, func(fr *tcp.ForwarderRequest) { s.requests.Go(func() { s.serveRequest(fr) }) })
+	window := min(initialBuffer, s.cfg.TCP.ReceiveBuffer)
+	fwd := tcp.NewForwarder(s.gs, window, maxInFlight, func(fr *tcp.ForwarderRequest) { s.requests.Go(func() { s.serveRequest(fr) }) })
 	s.gs.SetTransportProtocolHandler(header.TCPProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		return s.handleSYN(fwd, id, pkt)
 	})

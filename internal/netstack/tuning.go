@@ -18,38 +18,42 @@ type TCPConfig struct {
 	// 8985). Without SACK it does nothing.
 	RACK bool
 	// ReceiveBuffer and SendBuffer are the most that one connection's buffers
-	// grow to, in bytes; 0 = 4 MiB each.
+	// grow to, in bytes; 0 = 8 MiB and 2 MiB. What the peer may have under way
+	// is half of the former.
 	ReceiveBuffer, SendBuffer int
 }
 
 const (
-	defaultBuffer = 4 << 20
-	minBuffer     = 4 << 10
-	initialBuffer = 1 << 20
+	defaultReceiveBuffer = 8 << 20
+	defaultSendBuffer    = 2 << 20
+	minBuffer            = 4 << 10
+	initialBuffer        = 1 << 20
 
 	// maxInFlight is gVisor's limit on requests; ours is the flow registry's.
 	maxInFlight = 1 << 30
 )
 
-// receiveBuffer is what a connection's receive buffer begins with.
-func (c *TCPConfig) receiveBuffer() int {
-	return min(initialBuffer, orDefault(c.ReceiveBuffer, defaultBuffer))
+func (c TCPConfig) withDefaults() TCPConfig {
+	if c.CongestionControl == "" {
+		c.CongestionControl = "cubic"
+	}
+	if c.ReceiveBuffer <= 0 {
+		c.ReceiveBuffer = defaultReceiveBuffer
+	}
+	if c.SendBuffer <= 0 {
+		c.SendBuffer = defaultSendBuffer
+	}
+	return c
 }
 
-func orDefault(n, def int) int {
-	if n > 0 {
-		return n
-	}
-	return def
+// LargestBuffer is the most that any buffer grows to, in bytes.
+func (c TCPConfig) LargestBuffer() int {
+	c = c.withDefaults()
+	return max(c.ReceiveBuffer, c.SendBuffer)
 }
 
 func (s *Stack) tune(c TCPConfig) error {
-	cc := tcpip.CongestionControlOption("cubic")
-	if c.CongestionControl != "" {
-		cc = tcpip.CongestionControlOption(c.CongestionControl)
-	}
-	rcv := orDefault(c.ReceiveBuffer, defaultBuffer)
-	snd := orDefault(c.SendBuffer, defaultBuffer)
+	cc := tcpip.CongestionControlOption(c.CongestionControl)
 	sack := tcpip.TCPSACKEnabled(!c.NoSACK)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	// RACK and tail loss probes take the scheduler's delays for losses, since
@@ -62,12 +66,20 @@ func (s *Stack) tune(c TCPConfig) error {
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&cc, &sack, &moderate, &wait, &recovery,
-		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, rcv), Max: rcv},
-		&tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, snd), Max: snd},
 	} {
 		if err := s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("netstack: tcp option %T: %w", o, Errno(err))
 		}
 	}
+	s.setBuffers(c.ReceiveBuffer, c.SendBuffer)
 	return nil
+}
+
+// setBuffers sets the most that buffers grow to.
+func (s *Stack) setBuffers(receive, send int) {
+	// Neither fails for sizes in order.
+	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber,
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, receive), Max: receive})
+	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber,
+		&tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, send), Max: send})
 }
