@@ -19,6 +19,7 @@ const (
 // tools are the programs' files; "" is one that isn't installed.
 type tools struct {
 	temp                     string
+	self                     string // this program, for the pump
 	netstackd                string
 	tun2socks, singBox       string
 	pasta, slirp, microsocks string
@@ -44,7 +45,10 @@ func build(ctx context.Context, dir string) (*tools, error) {
 		return nil, err
 	}
 	t := &tools{temp: temp, netstackd: filepath.Join(temp, "netstackd")}
-	if err = t.buildAll(ctx, dir); err != nil {
+	if t.self, err = os.Executable(); err == nil {
+		err = t.buildAll(ctx, dir)
+	}
+	if err != nil {
 		t.close()
 		return nil, err
 	}

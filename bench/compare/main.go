@@ -31,13 +31,21 @@ func main() {
 		os.Exit(bench.Main())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
+	var err error
+	if len(os.Args) == 3 && os.Args[1] == pumpCommand { // started as one of the programs
+		err = runPump(os.Args[2])
+	} else {
+		err = run(ctx)
+	}
 	stop()
 	if err != nil && !errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "compare:", err)
 		os.Exit(1)
 	}
 }
+
+// pumpCommand makes this program the pump that it also measures.
+const pumpCommand = "pump"
 
 // result is what --json writes.
 type result struct {

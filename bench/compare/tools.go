@@ -16,6 +16,7 @@ const (
 	tun2socks    = "tun2socks [0-9]*"
 	singBox      = "sing-box [0-9]*"
 	singBoxSOCKS = "sing-box SOCKS"
+	barePump     = "bare pump"
 )
 
 // throughput are the tests that depend on the MTU most: they are run at more of
@@ -53,6 +54,12 @@ func (t *tools) programs(only []string) []bench.Program {
 	if t.danted != "" {
 		all = append(all, t.dante())
 	}
+	all = append(all, bench.Program{
+		Name:    barePump,
+		Command: []string{t.self, pumpCommand, "127.0.0.1:1093"},
+		Listen:  "127.0.0.1:1093",
+		Paths:   []bench.Path{{Name: barePump, SOCKS: "127.0.0.1:1093", Tests: overTCP()}},
+	})
 	if t.pasta != "" {
 		all = append(all, bench.Program{
 			Name: "pasta", Attach: true,
