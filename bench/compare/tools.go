@@ -130,7 +130,7 @@ func (t *tools) singBoxAt(mtu int, tests []string) bench.Program {
   "route": {"final": "out"}
 }`, name, mtu%250, mtu)},
 		TUN:   name,
-		Up:    []string{"route add {dest} dev " + name},
+		Up:    []string{"link set " + name + " up", "route add {dest} dev " + name}, // it does the first as well, later
 		Paths: []bench.Path{{Name: fmt.Sprintf("sing-box %d", mtu), Tests: tests}},
 	}
 }
