@@ -12,7 +12,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -84,11 +83,10 @@ func run(ctx context.Context) error {
 		tools.against = append(tools.against, file)
 	}
 	cfg.Programs = tools.programs(*only)
-	cfg.Progress = func(p bench.Progress) {
-		fmt.Fprintf(os.Stderr, "\r[%d/%d] %-100.100s", p.Done, p.Total, p.Text)
-	}
+	line := bench.NewProgressLine(os.Stderr, "")
+	cfg.Progress = line.Show
 	report, err := bench.Run(ctx, cfg)
-	fmt.Fprintf(os.Stderr, "\r%120s\r", "")
+	line.End()
 	if err != nil {
 		return err
 	}
@@ -100,11 +98,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if *jsonFile != "" {
-		text, err := json.MarshalIndent(all, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(*jsonFile, append(text, '\n'), 0o644); err != nil {
+		if err := bench.WriteJSON(*jsonFile, all); err != nil {
 			return err
 		}
 	}

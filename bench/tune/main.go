@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -80,12 +79,14 @@ func run(ctx context.Context) error {
 	}
 	var results []result
 	for _, t := range todo {
-		cfg := bench.Config{Runs: *runs, Duration: *duration, Tests: t.tests(), Programs: t.programs(*file), Progress: progress(t.name)}
+		cfg := bench.Config{Runs: *runs, Duration: *duration, Tests: t.tests(), Programs: t.programs(*file)}
 		if t.link != near {
 			cfg.Duration, cfg.Delay, cfg.Loss = *slow, *delay, *loss
 		}
+		line := bench.NewProgressLine(os.Stderr, t.name)
+		cfg.Progress = line.Show
 		report, err := bench.Run(ctx, cfg)
-		fmt.Fprintf(os.Stderr, "\r%120s\r", "")
+		line.End()
 		if err != nil {
 			return err
 		}
@@ -97,15 +98,5 @@ func run(ctx context.Context) error {
 	if *jsonFile == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(results, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*jsonFile, append(text, '\n'), 0o644)
-}
-
-func progress(table string) func(bench.Progress) {
-	return func(p bench.Progress) {
-		fmt.Fprintf(os.Stderr, "\r%s [%d/%d] %-90.90s", table, p.Done, p.Total, p.Text)
-	}
+	return bench.WriteJSON(*jsonFile, results)
 }

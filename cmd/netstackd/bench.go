@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"netstackd/bench"
 )
@@ -37,10 +35,10 @@ func runBench(args []string) (int, error) {
 	}
 	ctx, stop := untilSignal()
 	defer stop()
-	line := newProgressLine()
-	cfg.Progress = line.show
+	line := bench.NewProgressLine(os.Stderr, "")
+	cfg.Progress = line.Show
 	report, err := bench.Run(ctx, cfg)
-	line.end()
+	line.End()
 	if ctx.Err() != nil {
 		return 0, errors.New("bench: interrupted")
 	}
@@ -57,11 +55,7 @@ func publish(report *bench.Report, jsonFile, plotFile string) (int, error) {
 		return 0, err
 	}
 	if jsonFile != "" {
-		text, err := json.MarshalIndent(report, "", "  ")
-		if err != nil {
-			return 0, fmt.Errorf("--json: %w", err)
-		}
-		if err := os.WriteFile(jsonFile, append(text, '\n'), 0o644); err != nil {
+		if err := bench.WriteJSON(jsonFile, report); err != nil {
 			return 0, fmt.Errorf("--json: %w", err)
 		}
 	}
@@ -82,35 +76,4 @@ func usage(err error) error {
 		return nil
 	}
 	return usageError(err.Error())
-}
-
-// progressLine says how far a benchmark is: on a terminal in one line that
-// changes, elsewhere in a line for each measurement.
-type progressLine struct {
-	terminal bool
-	last     int // measurements that were done when it spoke last
-}
-
-func newProgressLine() *progressLine {
-	info, err := os.Stderr.Stat()
-	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
-	return &progressLine{terminal: terminal, last: -1}
-}
-
-func (l *progressLine) show(p bench.Progress) {
-	text := fmt.Sprintf("[%d/%d] %s", p.Done, p.Total, p.Text)
-	switch {
-	case l.terminal:
-		runes := []rune(text)
-		fmt.Fprintf(os.Stderr, "\r%s\x1b[K", string(runes[:min(len(runes), 79)]))
-	case p.Done != l.last && strings.Contains(p.Text, ": "):
-		l.last = p.Done
-		fmt.Fprintln(os.Stderr, text)
-	}
-}
-
-func (l *progressLine) end() {
-	if l.terminal {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
-	}
 }
