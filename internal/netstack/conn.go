@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -19,15 +18,14 @@ import (
 // concurrently as with any net.Conn; the zero-copy methods in conn_relay.go
 // belong to one goroutine at a time.
 type Conn struct {
+	deadlines
 	s     *Stack
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
 	relay relayState
 
-	closed   atomic.Bool
-	finSent  atomic.Bool
-	readDDL  deadline
-	writeDDL deadline
+	closed  atomic.Bool
+	finSent atomic.Bool
 
 	sendMu sync.Mutex // keeps the send buffer from shrinking during a ReceiveFrom
 
@@ -80,7 +78,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	w := tcpip.SliceWriter(b)
-	n, err := c.wait(&c.readDDL, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func() (int, error) {
+	n, err := c.wait(&c.read, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, func() (int, error) {
 		res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
 		if res.Count > 0 { // a full b is ErrBadBuffer as well
 			return res.Count, nil
@@ -104,7 +102,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
 		var p slicePayload
-		n, err := c.wait(&c.writeDDL, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func() (int, error) {
+		n, err := c.wait(&c.write, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func() (int, error) {
 			// Anew each time: gVisor empties it before it looks whether another
 			// writer has left room.
 			p = slicePayload(b[done:])
@@ -217,25 +215,6 @@ func (c *Conn) RemoteAddr() net.Addr {
 		return &net.TCPAddr{}
 	}
 	return net.TCPAddrFromAddrPort(addrPort(a))
-}
-
-// SetDeadline implements net.Conn.
-func (c *Conn) SetDeadline(t time.Time) error {
-	c.readDDL.set(t)
-	c.writeDDL.set(t)
-	return nil
-}
-
-// SetReadDeadline implements net.Conn.
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.readDDL.set(t)
-	return nil
-}
-
-// SetWriteDeadline implements net.Conn.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.writeDDL.set(t)
-	return nil
 }
 
 // slicePayload is a tcpip.Payloader over bytes in memory.

@@ -5,6 +5,29 @@ import (
 	"time"
 )
 
+// deadlines are a connection's two, and its methods of net.Conn and
+// net.PacketConn that set them.
+type deadlines struct{ read, write deadline }
+
+// SetDeadline implements net.Conn and net.PacketConn.
+func (d *deadlines) SetDeadline(t time.Time) error {
+	d.read.set(t)
+	d.write.set(t)
+	return nil
+}
+
+// SetReadDeadline implements net.Conn and net.PacketConn.
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.read.set(t)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn and net.PacketConn.
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.write.set(t)
+	return nil
+}
+
 // deadline is a point in time that can be moved while somebody waits for it.
 // The zero value never passes and holds nothing.
 type deadline struct {

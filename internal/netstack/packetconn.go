@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
@@ -20,13 +19,12 @@ import (
 
 // PacketConn is a UDP socket on one of the stack's own addresses.
 type PacketConn struct {
-	ep       tcpip.Endpoint
-	wq       waiter.Queue
-	addr     net.Addr
-	done     chan struct{}
-	closed   atomic.Bool
-	readDDL  deadline
-	writeDDL deadline
+	deadlines
+	ep     tcpip.Endpoint
+	wq     waiter.Queue
+	addr   net.Addr
+	done   chan struct{}
+	closed atomic.Bool
 }
 
 var _ net.PacketConn = (*PacketConn)(nil)
@@ -66,7 +64,7 @@ func (c *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
-	expired := c.readDDL.wait()
+	expired := c.read.wait()
 	for {
 		if c.closed.Load() {
 			return 0, nil, c.opError("read", net.ErrClosed)
@@ -99,7 +97,7 @@ func (c *PacketConn) WaitRead() error {
 	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
-	expired := c.readDDL.wait()
+	expired := c.read.wait()
 	for c.ep.Readiness(waiter.ReadableEvents) == 0 {
 		select {
 		case <-ready:
@@ -122,7 +120,7 @@ func (c *PacketConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 		return 0, c.opError("write", net.ErrClosed)
 	}
 	select {
-	case <-c.writeDDL.wait():
+	case <-c.write.wait():
 		return 0, c.opError("write", os.ErrDeadlineExceeded)
 	default:
 	}
@@ -152,22 +150,3 @@ func (c *PacketConn) Close() error {
 
 // LocalAddr implements net.PacketConn.
 func (c *PacketConn) LocalAddr() net.Addr { return c.addr }
-
-// SetDeadline implements net.PacketConn.
-func (c *PacketConn) SetDeadline(t time.Time) error {
-	c.readDDL.set(t)
-	c.writeDDL.set(t)
-	return nil
-}
-
-// SetReadDeadline implements net.PacketConn.
-func (c *PacketConn) SetReadDeadline(t time.Time) error {
-	c.readDDL.set(t)
-	return nil
-}
-
-// SetWriteDeadline implements net.PacketConn.
-func (c *PacketConn) SetWriteDeadline(t time.Time) error {
-	c.writeDDL.set(t)
-	return nil
-}

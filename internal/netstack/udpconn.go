@@ -41,7 +41,7 @@ func (c *UDPConn) Write(b []byte) (int, error) {
 		return 0, c.opError("write", net.ErrClosed)
 	}
 	select {
-	case <-c.writeDDL.wait():
+	case <-c.write.wait():
 		return 0, c.opError("write", os.ErrDeadlineExceeded)
 	default:
 	}
