@@ -51,33 +51,45 @@ func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, err
 		unix.Close(fd)
 		return nil, err
 	}
+	c := &TCPConn{fd: fd, remote: dst}
 	sa := sockaddr(dst)
-	// Before the poller has it: a socket that was never connected hangs up.
 	err = connectOnce(fd, sa)
-	if err != nil && !underWay(err) {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("connect", err)
+	if underWay(err) { // done already, where the destination is as near as this host
+		err = connectOnce(fd, sa)
 	}
-	connected := err == nil
-	c := &TCPConn{file: os.NewFile(uintptr(fd), "tcp"), fd: fd, remote: dst}
-	if c.raw, err = c.file.SyscallConn(); err == nil && !connected {
+	switch {
+	case underWay(err):
 		err = c.await(ctx, sa)
+	case err == unix.EISCONN:
+		err = nil
+	default:
+		err = os.NewSyscallError("connect", err)
 	}
 	if err == nil {
 		c.local, err = localAddr(fd)
 	}
 	if err != nil {
-		c.file.Close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// await waits until connect(2) has come to an end.
+// await waits until connect(2), which is under way, has come to an end. Before
+// that the runtime must not poll the socket: one that was never connected hangs
+// up.
 func (c *TCPConn) await(ctx context.Context, sa unix.Sockaddr) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.file.SetWriteDeadline(time.Unix(1, 0)) })
+	f, err := c.polled()
+	if err != nil {
+		return err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) })
 	var cerr error
-	err := c.raw.Write(func(fd uintptr) bool {
+	err = raw.Write(func(fd uintptr) bool {
 		// Asked again, it says how far it is: EALREADY, success, or the error.
 		cerr = connectOnce(int(fd), sa)
 		return !underWay(cerr)

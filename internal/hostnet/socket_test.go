@@ -314,3 +314,59 @@ func TestHalfCloseAndReset(t *testing.T) {
 		in.Close()
 	}
 }
+
+// A connection that nobody has waited on gives its descriptor away, and is
+// over; another keeps it.
+func TestDetach(t *testing.T) {
+	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	pair := func() (out *hostnet.TCPConn, in net.Conn) {
+		t.Helper()
+		c, err := hostnet.New(hostnet.Config{}).DialContext(t.Context(), meta, "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in, err = l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return c.(*hostnet.TCPConn), in
+	}
+
+	out, in := pair()
+	defer in.Close()
+	fd := out.Descriptor()
+	if !out.Detach() {
+		t.Fatal("a connection that was never waited on kept its descriptor")
+	}
+	_, rerr := out.Read(make([]byte, 1))
+	for what, err := range map[string]error{"Read": rerr, "Close": out.Close(), "CloseWrite": out.CloseWrite(), "SetDeadline": out.SetDeadline(time.Time{})} {
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s after Detach: %v, want %v", what, err, net.ErrClosed)
+		}
+	}
+	if out.Detach() {
+		t.Error("it gave the descriptor away twice")
+	}
+	if _, err := unix.Write(fd, []byte("mine")); err != nil {
+		t.Errorf("the descriptor isn't the caller's: %v", err)
+	}
+	unix.Close(fd)
+	if b, err := io.ReadAll(in); err != nil || string(b) != "mine" {
+		t.Errorf("read %q, %v; want mine", b, err)
+	}
+
+	out, in = pair()
+	defer in.Close()
+	if err := out.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if out.Detach() {
+		t.Error("a connection that the runtime polls gave its descriptor away")
+	}
+	if err := out.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,7 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -14,29 +14,63 @@ import (
 )
 
 // TCPConn is a connection to a literal address, made with no more system calls
-// than it takes. It is to net.Conn what a *net.TCPConn is; Descriptor is for
-// those who move its bytes themselves.
+// than it takes. It is to net.Conn what a *net.TCPConn is; Descriptor and Detach
+// are for those who move its bytes themselves. The Go runtime polls it from the
+// first call on that may wait, and if none does, never.
 type TCPConn struct {
-	file          *os.File // non-blocking, in the runtime's poller
-	raw           syscall.RawConn
-	fd            int // file's
+	fd            int // non-blocking
 	local, remote netip.AddrPort
-	closed        atomic.Bool
+
+	mu     sync.Mutex
+	file   *os.File // fd in the runtime's poller, or nil
+	closed bool     // or detached
 }
 
 // Descriptor returns the connection's file descriptor, non-blocking and valid
 // until Close.
 func (c *TCPConn) Descriptor() int { return c.fd }
 
+// Detach gives the descriptor away, which is then the caller's to close, and
+// ends the connection otherwise. It reports whether it could: not if the runtime
+// polls it, which there is no way out of but Close.
+func (c *TCPConn) Detach() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.file != nil {
+		return false
+	}
+	c.closed = true
+	return true
+}
+
+// polled returns the connection as the runtime polls it.
+func (c *TCPConn) polled() (*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, net.ErrClosed
+	}
+	if c.file == nil {
+		c.file = os.NewFile(uintptr(c.fd), "tcp")
+	}
+	return c.file, nil
+}
+
 // Read implements net.Conn.
-func (c *TCPConn) Read(b []byte) (int, error) {
-	n, err := c.file.Read(b)
+func (c *TCPConn) Read(b []byte) (n int, err error) {
+	f, err := c.polled()
+	if err == nil {
+		n, err = f.Read(b)
+	}
 	return n, c.opError("read", err)
 }
 
 // Write implements net.Conn.
-func (c *TCPConn) Write(b []byte) (int, error) {
-	n, err := c.file.Write(b)
+func (c *TCPConn) Write(b []byte) (n int, err error) {
+	f, err := c.polled()
+	if err == nil {
+		n, err = f.Write(b)
+	}
 	return n, c.opError("write", err)
 }
 
@@ -48,21 +82,26 @@ func (c *TCPConn) opError(op string, err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		err = pe.Err
 	}
-	if c.closed.Load() {
+	if errors.Is(err, os.ErrClosed) {
 		err = net.ErrClosed
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
 // Close implements net.Conn.
-func (c *TCPConn) Close() error {
-	if !c.closed.CompareAndSwap(false, true) {
-		return c.opError("close", net.ErrClosed)
+func (c *TCPConn) Close() (err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		err = net.ErrClosed
+	case c.file != nil:
+		err = c.file.Close()
+	default:
+		err = unix.Close(c.fd)
 	}
-	if err := c.file.Close(); err != nil {
-		return &net.OpError{Op: "close", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
-	}
-	return nil
+	c.closed = true
+	return c.opError("close", err)
 }
 
 // LocalAddr implements net.Conn. It is a *net.TCPAddr.
@@ -72,16 +111,20 @@ func (c *TCPConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local)
 func (c *TCPConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
 
 // SetDeadline implements net.Conn.
-func (c *TCPConn) SetDeadline(t time.Time) error { return c.opError("set", c.file.SetDeadline(t)) }
+func (c *TCPConn) SetDeadline(t time.Time) error { return c.set((*os.File).SetDeadline, t) }
 
 // SetReadDeadline implements net.Conn.
-func (c *TCPConn) SetReadDeadline(t time.Time) error {
-	return c.opError("set", c.file.SetReadDeadline(t))
-}
+func (c *TCPConn) SetReadDeadline(t time.Time) error { return c.set((*os.File).SetReadDeadline, t) }
 
 // SetWriteDeadline implements net.Conn.
-func (c *TCPConn) SetWriteDeadline(t time.Time) error {
-	return c.opError("set", c.file.SetWriteDeadline(t))
+func (c *TCPConn) SetWriteDeadline(t time.Time) error { return c.set((*os.File).SetWriteDeadline, t) }
+
+func (c *TCPConn) set(deadline func(*os.File, time.Time) error, t time.Time) error {
+	f, err := c.polled()
+	if err == nil {
+		err = deadline(f, t)
+	}
+	return c.opError("set", err)
 }
 
 // CloseWrite sends FIN.
@@ -99,10 +142,22 @@ func (c *TCPConn) SetLinger(seconds int) error {
 	return c.control("set", func(fd int) error { return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &l) })
 }
 
-// control makes a system call on a connection that isn't closed.
+// control makes a system call that doesn't wait on a connection that isn't
+// closed.
 func (c *TCPConn) control(op string, call func(fd int) error) error {
-	return c.opError(op, control(c.raw, call))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.opError(op, net.ErrClosed)
+	}
+	return c.opError(op, call(c.fd))
 }
 
 // SyscallConn implements syscall.Conn.
-func (c *TCPConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+func (c *TCPConn) SyscallConn() (syscall.RawConn, error) {
+	f, err := c.polled()
+	if err != nil {
+		return nil, c.opError("raw-control", err)
+	}
+	return f.SyscallConn()
+}

@@ -71,6 +71,9 @@ type Endpoint interface {
 type Socket interface {
 	net.Conn
 	Descriptor() int
+	// Detach makes the descriptor the caller's, and ends the connection
+	// otherwise, if it can: if the Go runtime does not poll it.
+	Detach() bool
 }
 
 // Prefixed is a connection from which bytes were read that belong to the flow.

@@ -37,16 +37,18 @@ func (e *socketEnd) sig() *signals { return &e.signals }
 // socketEvents are all that an end may want to know.
 const socketEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI
 
-// watch adds the descriptor to our loop, and takes it from Go's poller, which
-// would hold memory for it and wake a thread for each of its events: by
-// duplicating it, the one way there is. Without a descriptor left it stays in
-// both.
+// watch adds the descriptor to our loop. If it is in Go's poller, which would
+// hold memory for it and wake a thread for each of its events, it is taken from
+// there: by duplicating it, the one way there is. Without a descriptor left it
+// stays in both.
 //
 // Urgent data is told from the rest nowhere beyond here, and would hide what
 // follows it from splice and SIOCINQ: it is taken in line (tcp(7)). Without
 // that, such a flow would be slower.
 func (e *socketEnd) watch() (err error) {
-	if fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+	if s, ok := e.conn.(Socket); ok && s.Detach() {
+		e.conn = nil
+	} else if fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
 		e.conn.Close()
 		e.conn, e.fd = nil, fd
 	}
