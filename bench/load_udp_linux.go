@@ -72,9 +72,7 @@ func (l *load) echo(i int) error {
 	}
 	f := newFlight(s.header, window, train)
 	for !l.stopping.Load() {
-		now := time.Now()
-		l.lost.Add(int64(f.late(now.Add(-udpPatience))))
-		if err := f.fill(s.fd, now); err != nil {
+		if err := f.fill(s.fd, time.Now()); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
 		got, err := f.land(s.fd)
@@ -88,6 +86,8 @@ func (l *load) echo(i int) error {
 				l.fail(fmt.Errorf("receive: %w", err))
 			}
 		}
+		// After a look at what has come: it may have waited for this thread.
+		l.lost.Add(int64(f.late(time.Now().Add(-udpPatience))))
 	}
 	return nil
 }

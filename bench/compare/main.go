@@ -29,13 +29,12 @@ func main() {
 	if bench.IsHelper() {
 		os.Exit(bench.Main())
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	var err error
-	if len(os.Args) == 3 && os.Args[1] == pumpCommand { // started as one of the programs
-		err = runPump(os.Args[2])
-	} else {
-		err = run(ctx)
+	if isPump() { // started as one of the programs; a signal ends it
+		fmt.Fprintln(os.Stderr, "compare: pump:", runPump(os.Args[2]))
+		os.Exit(1)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
 	stop()
 	if err != nil && !errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -45,6 +44,8 @@ func main() {
 
 // pumpCommand makes this program the pump that it also measures.
 const pumpCommand = "pump"
+
+func isPump() bool { return len(os.Args) == 3 && os.Args[1] == pumpCommand }
 
 // result is what --json writes.
 type result struct {

@@ -17,6 +17,7 @@ import (
 type pump struct {
 	epoll, listener int
 	ends            map[int32]*pumpEnd
+	over            []*pumpEnd // to be closed, once no event of theirs is left
 	buf             [16 << 10]byte
 }
 
@@ -44,8 +45,8 @@ const (
 func runPump(address string) error {
 	runtime.LockOSThread()
 	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
+	if err != nil || !at.Addr().Is4() {
+		return fmt.Errorf("%q is no IPv4 address with a port", address)
 	}
 	p := &pump{ends: make(map[int32]*pumpEnd)}
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -68,26 +69,38 @@ func runPump(address string) error {
 	events := make([]unix.EpollEvent, 64)
 	for {
 		n, err := unix.EpollWait(p.epoll, events, -1)
-		if err != nil && err != unix.EINTR {
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
 			return err
 		}
-		for _, ev := range events[:max(n, 0)] {
+		for _, ev := range events[:n] {
 			if int(ev.Fd) == p.listener {
-				p.accept()
-			} else if e := p.ends[ev.Fd]; e != nil { // or closed by an event before it
+				err = p.accept()
+			} else if e := p.ends[ev.Fd]; e != nil { // or over
 				p.serve(e, ev.Events)
 			}
+			if err != nil {
+				return err
+			}
 		}
+		p.sweep()
 	}
 }
 
 func noDelay(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
-func (p *pump) accept() {
+func (p *pump) accept() error {
 	fd, _, err := unix.Accept4(p.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-	if err == nil {
+	switch err {
+	case nil:
 		p.watch(&pumpEnd{fd: fd})
+	case unix.EAGAIN, unix.ECONNABORTED, unix.EINTR:
+	default:
+		return fmt.Errorf("accept: %w", err)
 	}
+	return nil
 }
 
 func (p *pump) watch(e *pumpEnd) {
@@ -96,24 +109,32 @@ func (p *pump) watch(e *pumpEnd) {
 		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(e.fd)})
 }
 
-// serve does what an event of an end calls for, and closes both ends when that
-// fails or nothing is left to be done.
+// serve does what an event of an end calls for, and has both ends closed when
+// that fails or nothing is left to be done.
 func (p *pump) serve(e *pumpEnd, events uint32) {
 	err := p.step(e, events)
 	if err == nil || err == unix.EAGAIN {
 		return
 	}
 	for _, e := range []*pumpEnd{e, e.other} {
-		if e == nil {
-			continue
+		if e != nil {
+			delete(p.ends, int32(e.fd))
+			p.over = append(p.over, e)
 		}
-		delete(p.ends, int32(e.fd))
+	}
+}
+
+// sweep closes what is over: after all events of a look, or a new descriptor of
+// the same number would get the old one's.
+func (p *pump) sweep() {
+	for _, e := range p.over {
 		unix.Close(e.fd)
 		if e.pipe[1] > 0 {
 			unix.Close(e.pipe[0])
 			unix.Close(e.pipe[1])
 		}
 	}
+	p.over = p.over[:0]
 }
 
 func (p *pump) step(e *pumpEnd, events uint32) error {
@@ -190,9 +211,8 @@ func (p *pump) carry(from *pumpEnd, fin bool) error {
 		if n == 0 {
 			return from.end()
 		}
-		// So little always has room beside what is under way.
-		if _, err = unix.Write(from.other.fd, p.buf[:n]); err != nil {
-			return err
+		if w, err := unix.Write(from.other.fd, p.buf[:n]); w < n {
+			return fmt.Errorf("no room for %d bytes: %v", n, err)
 		}
 		if n == len(p.buf) {
 			if err := unix.Pipe2(from.pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {

@@ -5,19 +5,18 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == pumpCommand {
-		fmt.Fprintln(os.Stderr, runPump(os.Args[2]))
-		os.Exit(1)
+	if isPump() {
+		main()
 	}
 	os.Exit(m.Run())
 }
@@ -70,7 +69,7 @@ func TestPump(t *testing.T) {
 		}
 		got, err := io.ReadAll(c)
 		if err != nil || !bytes.Equal(got, sent) {
-			t.Errorf("%d bytes came back of %d, %v", len(got), size, err)
+			t.Fatalf("%d bytes came back of %d, %v", len(got), size, err)
 		}
 		c.Close()
 	}
@@ -90,18 +89,25 @@ func startPump(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill()
+		patience := time.AfterFunc(5*time.Second, func() { cmd.Process.Kill() })
+		defer patience.Stop()
+		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
+		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
+			t.Errorf("SIGTERM did not end it: %v", cmd.ProcessState)
+		}
 	})
 	return address
 }
 
 // dialPump connects once the pump listens.
 func dialPump(t *testing.T, address string) net.Conn {
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
 		c, err := net.Dial("tcp4", address)
 		if err == nil {
-			c.SetDeadline(time.Now().Add(20 * time.Second))
+			c.SetDeadline(time.Now().Add(5 * time.Second))
 			t.Cleanup(func() { c.Close() })
 			return c
 		}
