@@ -81,3 +81,39 @@ func TestFlight(t *testing.T) {
 		t.Errorf("%d under way, want none", len(f.under))
 	}
 }
+
+// A train comes back in part, and the rest of it is lost when it is late.
+func TestFlightTrain(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		defer unix.Close(fd)
+	}
+	here, there := fds[0], fds[1]
+	f := newFlight([]byte("header"), 2, 3)
+	start := time.Now()
+	if err := f.fill(here, start); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4*f.size)
+	for _, part := range []int{2, 3} { // datagrams that come back, of the first train and of the second
+		n, err := unix.Read(there, buf)
+		if err != nil || n != 3*f.size {
+			t.Fatalf("read %d bytes, %v; want a train of %d", n, err, 3*f.size)
+		}
+		if _, err := unix.Write(there, buf[:part*f.size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := f.land(here); err != nil || got != 5 {
+		t.Errorf("landed %d, %v; want 5", got, err)
+	}
+	if len(f.under) != 1 {
+		t.Errorf("%d trains under way, want the one that came back in part", len(f.under))
+	}
+	if got := f.late(start.Add(time.Second)); got != 1 {
+		t.Errorf("%d datagrams were late, want 1", got)
+	}
+}

@@ -1,6 +1,12 @@
 package netstack
 
-import "time"
+import (
+	"errors"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
 
 // ErrNoNet is what this system calls no network.
 const ErrNoNet = errNoNet
@@ -13,3 +19,19 @@ func (d *Deadline) Set(t time.Time) { d.d.set(t) }
 
 // Wait is deadline.wait.
 func (d *Deadline) Wait() <-chan struct{} { return d.d.wait() }
+
+// LargestBuffers returns what a connection's buffers grow to, as gVisor has it.
+func (s *Stack) LargestBuffers() (receive, send int, err error) {
+	var rcv tcpip.TCPReceiveBufferSizeRangeOption
+	var snd tcpip.TCPSendBufferSizeRangeOption
+	rerr := s.gs.TransportProtocolOption(tcp.ProtocolNumber, &rcv)
+	serr := s.gs.TransportProtocolOption(tcp.ProtocolNumber, &snd)
+	return rcv.Max, snd.Max, errors.Join(toErr(rerr), toErr(serr))
+}
+
+func toErr(err tcpip.Error) error {
+	if err == nil {
+		return nil
+	}
+	return Errno(err)
+}

@@ -8,7 +8,7 @@ import (
 // LimitBuffers makes bytes the most that each of a connection's two buffers
 // grows to. Connections whose buffers have grown beyond it are cut back: the
 // window that the application sees shrinks as what is queued drains. What the
-// stack's TCPConfig says is never exceeded.
+// stack's TCPConfig says is never exceeded. Call it after Start.
 func (s *Stack) LimitBuffers(bytes int) {
 	s.setBuffers(min(bytes, s.cfg.TCP.ReceiveBuffer), min(bytes, s.cfg.TCP.SendBuffer))
 	limit := int64(bytes)

@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"testing"
+
+	"netstackd/internal/netstack"
+)
+
+// Only where the stack's own connections go far are buffers larger, unless the
+// user has said how large.
+func TestBuffers(t *testing.T) {
+	const m = 1 << 20
+	for _, c := range []struct {
+		egress        Egress
+		tuned         netstack.TCPConfig
+		receive, send int // 0 = the stack's default
+		largest       int
+	}{
+		{egress: EgressHost, largest: 8 * m},
+		{egress: EgressStack, receive: 16 * m, send: 16 * m, largest: 16 * m},
+		{egress: EgressHost, tuned: netstack.TCPConfig{SendBuffer: 32 * m}, send: 32 * m, largest: 32 * m},
+		{egress: EgressStack, tuned: netstack.TCPConfig{ReceiveBuffer: m}, receive: m, send: 16 * m, largest: 16 * m},
+		{egress: EgressStack, tuned: netstack.TCPConfig{ReceiveBuffer: m, SendBuffer: 2 * m}, receive: m, send: 2 * m, largest: 2 * m},
+	} {
+		cfg := Config{SOCKSEgress: c.egress, Tune: Tune{TCP: c.tuned}}
+		got := cfg.tcp()
+		if got.ReceiveBuffer != c.receive || got.SendBuffer != c.send || got.LargestBuffer() != c.largest {
+			t.Errorf("egress %s, tuned %+v: %d to receive, %d to send, largest %d; want %d, %d, %d",
+				c.egress, c.tuned, got.ReceiveBuffer, got.SendBuffer, got.LargestBuffer(), c.receive, c.send, c.largest)
+		}
+	}
+}
