@@ -21,7 +21,7 @@ type group struct {
 }
 
 // groups are all there are. The defaults that they are beside: cubic, SACK, no
-// RACK, 8 MiB to receive and 4 MiB to send (16 MiB each where the stack's own
+// RACK, 8 MiB to receive and 2 MiB to send (16 MiB each where the stack's own
 // connections go far), a queue and a P for each core, MTU 65000, 256 packets, 64
 // at a time.
 func groups() []group {
@@ -40,7 +40,7 @@ func groups() []group {
 			tuned("receive 16 MiB", "rcvbuf=", 16*m),
 			tuned("send 256 KiB", "sndbuf=", 256*k),
 			tuned("send 1 MiB", "sndbuf=", m),
-			tuned("send 2 MiB", "sndbuf=", 2*m),
+			tuned("send 4 MiB", "sndbuf=", 4*m),
 			tuned("send 16 MiB", "sndbuf=", 16*m),
 		}},
 		{name: "mtu", title: "MTU of the TUN", variants: []variant{

@@ -18,14 +18,14 @@ type TCPConfig struct {
 	// 8985). Without SACK it does nothing.
 	RACK bool
 	// ReceiveBuffer and SendBuffer are the most that one connection's buffers
-	// grow to, in bytes; 0 = 8 MiB and 4 MiB. What the peer may have under way
+	// grow to, in bytes; 0 = 8 MiB and 2 MiB. What the peer may have under way
 	// is half of the former.
 	ReceiveBuffer, SendBuffer int
 }
 
 const (
 	defaultReceiveBuffer = 8 << 20
-	defaultSendBuffer    = 4 << 20
+	defaultSendBuffer    = 2 << 20
 	minBuffer            = 4 << 10
 	initialBuffer        = 1 << 20
 

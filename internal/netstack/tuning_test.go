@@ -14,9 +14,9 @@ func TestBufferLimits(t *testing.T) {
 		limit         int // of LimitBuffers, 0 for none
 		receive, send int
 	}{
-		{receive: 8 * m, send: 4 * m},
+		{receive: 8 * m, send: 2 * m},
 		{cfg: netstack.TCPConfig{ReceiveBuffer: 3 * m, SendBuffer: 5 * m}, receive: 3 * m, send: 5 * m},
-		{limit: 6 * m, receive: 6 * m, send: 4 * m},
+		{limit: 6 * m, receive: 6 * m, send: 2 * m},
 		{cfg: netstack.TCPConfig{SendBuffer: 16 * m}, limit: m, receive: m, send: m},
 	} {
 		_, s := alone(t, tuntest.Config{}, netstack.Config{TCP: c.cfg})
