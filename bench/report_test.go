@@ -2,7 +2,6 @@ package bench_test
 
 import (
 	"bytes"
-	"image/png"
 	"math"
 	"os"
 	"path/filepath"
@@ -42,18 +41,31 @@ func TestTable(t *testing.T) {
 }
 
 func TestPlot(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "report.png")
-	if err := example().WritePlot(file); err != nil {
+	file := filepath.Join(t.TempDir(), "report.html")
+	r := example()
+	r.Rows[0].Cells[1].Error = "<script>" // errors quote what programs said
+	r.Paths = append(r.Paths, "tool")
+	if err := r.WritePlot(file); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(file)
+	page, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	img, err := png.Decode(f)
-	if err != nil || img.Bounds().Dx() < 500 {
-		t.Errorf("%v, %v", img.Bounds(), err)
+	for _, want := range []string{
+		"<h2>TCP up, 1 connection</h2>", "Gb/s, more is better", "host: some, 2 cores",
+		// Of 30, the most of any run: 20 by the kernel, and 10 in runs of 6 to 12.
+		`class="kernel" style="width:66.66666666666667%"`, `<u style="left:20%;width:20%">`,
+		"<small>×0.500</small>", "not measured", "&lt;script&gt;",
+	} {
+		if !bytes.Contains(page, []byte(want)) {
+			t.Errorf("no %q in the page", want)
+		}
+	}
+	for _, foreign := range []string{"<script", "src=", "url(", "@import"} {
+		if bytes.Contains(page, []byte(foreign)) {
+			t.Errorf("the page has %q: it must be self-contained", foreign)
+		}
 	}
 	if err := (&bench.Report{}).WritePlot(file); err == nil {
 		t.Error("an empty report was drawn")

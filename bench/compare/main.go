@@ -1,7 +1,7 @@
 // Command compare does the same work with netstackd and with what people would
 // use instead, in turns, and says which of netstackd's targets are met.
 //
-//	sudo go run ./bench/compare --json compare.json --plot compare.png
+//	sudo go run ./bench/compare --json compare.json --plot compare.html
 //
 // tun2socks and sing-box are built at fixed versions, which takes the module
 // proxy and some minutes the first time; pasta, slirp4netns, microsocks and
@@ -65,7 +65,7 @@ func run(ctx context.Context) error {
 	against := fs.StringSlice("against", nil, "measure these `FILES`, too: other builds of netstackd")
 	dir := fs.String("tools", "", "`DIR` where the other programs are built, and found the next time (default: the user's cache)")
 	jsonFile := fs.String("json", "", "write it all to `FILE` as JSON")
-	plotFile := fs.String("plot", "", "draw it, to `FILE` as PNG")
+	plotFile := fs.String("plot", "", "draw it: an HTML page, to `FILE`")
 	if err := fs.Parse(os.Args[1:]); err != nil {
 		return err
 	}

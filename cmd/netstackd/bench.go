@@ -16,7 +16,7 @@ func runBench(args []string) (int, error) {
 	var cfg bench.Config
 	fs := newFlagSet("bench")
 	jsonFile := fs.String("json", "", "write the report to `FILE` as JSON")
-	plotFile := fs.String("plot", "", "draw it, to `FILE` as PNG")
+	plotFile := fs.String("plot", "", "draw it: an HTML page, to `FILE`")
 	fs.DurationVar(&cfg.Duration, "duration", bench.DefaultDuration, "of each measurement")
 	fs.IntVar(&cfg.Runs, "runs", bench.DefaultRuns, "of each measurement, interleaved; medians count")
 	fs.IntVar(&cfg.Flows, "flows", bench.DefaultFlows, "idle flows to hold, and destinations")
