@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/rpc"
-	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"netstackd/bench/testbed"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +34,7 @@ func (a *Agent) Configure(s Setup, _ *Nothing) error { return s.apply() }
 
 // Online waits until the agent's host has an address.
 func (a *Agent) Online(_ Nothing, _ *Nothing) error {
-	for deadline := time.Now().Add(readyWithin); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testbed.ReadyWithin); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		addrs, _ := net.InterfaceAddrs()
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
@@ -168,30 +168,9 @@ type Setup struct {
 
 func (s Setup) apply() error {
 	if s.IP != "" {
-		if err := ip(s.IP); err != nil {
+		if err := testbed.IP(s.IP); err != nil {
 			return err
 		}
 	}
-	for _, line := range s.Sysctls {
-		name, value, _ := strings.Cut(line, "=")
-		path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
-		if err := os.WriteFile(path, []byte(value), 0); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// ip runs commands of ip(8).
-func ip(batch string) error {
-	cmd := exec.Command("ip", "-batch", "-")
-	cmd.Stdin = strings.NewReader(batch)
-	out, err := cmd.CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w: install Debian's iproute2", err)
-	}
-	if err != nil {
-		return fmt.Errorf("ip: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	return testbed.Sysctl(s.Sysctls...)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"netstackd/bench/testbed"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -86,7 +88,7 @@ func runLab(conn net.Conn) error {
 }
 
 func (l *lab) run(ctx context.Context) error {
-	if err := raiseFiles(); err != nil {
+	if err := testbed.RaiseFiles(); err != nil {
 		return err
 	}
 	l.limitFlows()
@@ -120,7 +122,7 @@ func (l *lab) connect(ctx context.Context) error {
 		}
 		// Where one connection got to is not where the next begins.
 		sysctls = append(sysctls, "net.ipv4.tcp_no_metrics_save=1")
-		join, up = "", fmt.Sprintf("link set %s mtu %d txqueuelen %d up", veth, wireMTU, wireQueue)
+		join, up = "", fmt.Sprintf("link set %s mtu %d txqueuelen %d up", veth, testbed.WireMTU, testbed.WireQueue)
 	}
 	if slices.ContainsFunc(l.cfg.Programs, Program.fromTUN) {
 		sysctls = append(sysctls, "net.ipv4.ip_forward=1")
@@ -190,21 +192,6 @@ func (l *lab) close() {
 			a.close()
 		}
 	}
-}
-
-// raiseFiles lets this process and those that it starts open as many files as
-// may be: for root, more than the limit that it came with.
-func raiseFiles() error {
-	var lim unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
-	}
-	more := unix.Rlimit{Cur: 1 << 20, Max: max(1<<20, lim.Max)}
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &more) == nil {
-		return nil
-	}
-	lim.Cur = lim.Max
-	return unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
 }
 
 // limitFlows keeps what is held within what a program can open: two sockets a

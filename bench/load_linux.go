@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"netstackd/bench/testbed"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -173,7 +175,7 @@ func (l *load) dial(i int, port uint16) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if _, err := handshake(fd, socksConnect, to); err != nil {
+	if _, err := testbed.Handshake(stream(fd), testbed.SOCKSConnect, to); err != nil {
 		l.close(fd)
 		return -1, fmt.Errorf("SOCKS server %v: %w", l.SOCKS, err)
 	}

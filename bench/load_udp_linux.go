@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"netstackd/bench/testbed"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -27,8 +29,8 @@ func (l *load) dialUDP(to netip.AddrPort) (udpSocket, error) {
 		if err != nil {
 			return s, err
 		}
-		s.control, s.header = fd, udpHeader(to)
-		relay, err := handshake(fd, socksAssociate, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+		s.control, s.header = fd, testbed.UDPHeader(to)
+		relay, err := testbed.Handshake(stream(fd), testbed.SOCKSAssociate, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
 		if err != nil {
 			return s, fmt.Errorf("UDP through SOCKS server %v: %w", l.SOCKS, err)
 		}

@@ -49,7 +49,7 @@ func (l *lab) start(ctx context.Context, r *runner) (err error) {
 	}
 	if r.Attach {
 		if err := r.client.call("Online", Nothing{}, &Nothing{}); err != nil {
-			return fmt.Errorf("%s: %w: %s", r.Name, err, r.process.output())
+			return fmt.Errorf("%s: %w: %s", r.Name, err, r.process.Output())
 		}
 	}
 	for _, to := range l.routes {
@@ -81,7 +81,7 @@ func (r *runner) expand(dir string, pid int) Program {
 
 func (r *runner) stop() {
 	if r.process != nil {
-		r.process.stop()
+		r.process.Stop()
 		r.process = nil
 	}
 	if r.own {

@@ -116,3 +116,15 @@ func writeFull(fd int, b []byte) error {
 	}
 	return nil
 }
+
+// stream makes an io.ReadWriter of a socket.
+type stream int
+
+func (s stream) Read(b []byte) (int, error) { return readSome(int(s), b) }
+
+func (s stream) Write(b []byte) (int, error) {
+	if err := writeFull(int(s), b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"netstackd/bench/testbed"
 )
 
 // weigh finds the memory that an idle flow takes: what a fresh program's grows
@@ -49,7 +51,7 @@ func (l *lab) release(ctx context.Context, p *runner, empty, held int64, found m
 		return wait(ctx, time.Second) // the flows' end is no part of what comes next
 	}
 	for start := time.Now(); ; {
-		now, err := memory(p.process.pids())
+		now, err := testbed.Memory(p.process.Pids()...)
 		if err != nil {
 			return err
 		}
@@ -67,7 +69,7 @@ func (l *lab) release(ctx context.Context, p *runner, empty, held int64, found m
 
 // settle returns the memory of a program once it stays the same.
 func (l *lab) settle(ctx context.Context, p *runner) (int64, error) {
-	last, err := memory(p.process.pids())
+	last, err := testbed.Memory(p.process.Pids()...)
 	for range 10 {
 		if err == nil {
 			err = wait(ctx, 400*time.Millisecond)
@@ -76,7 +78,7 @@ func (l *lab) settle(ctx context.Context, p *runner) (int64, error) {
 			return 0, err
 		}
 		var now int64
-		now, err = memory(p.process.pids())
+		now, err = testbed.Memory(p.process.Pids()...)
 		if diff := now - last; diff < 64<<10 && diff > -64<<10 {
 			return now, err
 		}
@@ -156,11 +158,11 @@ func (l *lab) rest(ctx context.Context, r *route, found map[string]float64) erro
 	if err := wait(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	pids := r.program.process.pids()
-	before := cpu(pids)
+	pids := r.program.process.Pids()
+	before := testbed.CPU(pids)
 	if err := wait(ctx, period); err != nil {
 		return err
 	}
-	found["idle"] = (cpu(pids) - before).Seconds() * 60 / period.Seconds()
+	found["idle"] = (testbed.CPU(pids) - before).Seconds() * 60 / period.Seconds()
 	return nil
 }

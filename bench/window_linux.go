@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"netstackd/bench/testbed"
 )
 
 // A window is what was seen between two looks at a load that runs.
@@ -29,7 +31,7 @@ type look struct {
 }
 
 func (l *lab) look(r *route, pids []int) (k look, err error) {
-	k.at, k.cpu = time.Now(), cpu(pids)
+	k.at, k.cpu = time.Now(), testbed.CPU(pids)
 	if k.counts, err = r.client.counts(); err != nil {
 		return k, err
 	}
@@ -41,7 +43,7 @@ func (l *lab) look(r *route, pids []int) (k look, err error) {
 func (l *lab) window(ctx context.Context, r *route, load Load) (w window, err error) {
 	var pids []int
 	if r.program != nil {
-		pids = r.program.process.pids()
+		pids = r.program.process.Pids()
 	}
 	load.Dest, load.SOCKS = r.dest, r.socks
 	before, received, err := l.quiet(ctx)
