@@ -17,57 +17,91 @@ import (
 
 const (
 	module = "netstackd/"
-	gvisor = "gvisor.dev/gvisor/"
-	sys    = "golang.org/x/sys/"
+	root   = "../.."
 )
 
-// A rule is what a package may import beside the standard library: packages
-// of this module by their path, others by a prefix.
-type rule struct {
-	ours   []string
-	others []string
+// A row is one package of the table in docs/architecture.md.
+type row struct {
+	name           string
+	imports, tests []string // short names, as the table has them
 }
 
-// rules is the import graph. A package that is not listed may import neither
-// gVisor nor netlink, and nothing of ours imports it but cmd and daemon.
-var rules = map[string]rule{
-	"queue":             {},
-	"tun":               {others: []string{sys}},
-	"tun/tuntest":       {ours: []string{"tun"}, others: []string{sys}},
-	"link":              {ours: []string{"queue"}, others: []string{gvisor}},
-	"socks":             {ours: []string{"internal/flow", "internal/worker"}, others: []string{"golang.org/x/crypto/"}},
-	"internal/flow":     {},
-	"internal/worker":   {},
-	"internal/epoll":    {others: []string{sys}},
-	"internal/relay":    {ours: []string{"internal/flow", "internal/epoll"}, others: []string{sys}},
-	"internal/hostnet":  {ours: []string{"internal/flow"}, others: []string{sys}},
-	"internal/netstack": {ours: []string{"link", "internal/epoll", "internal/flow", "internal/worker"}, others: []string{sys, gvisor}},
-	"internal/forward":  {ours: []string{"internal/netstack", "link", "internal/flow", "internal/epoll"}, others: []string{sys, gvisor}},
-	"internal/netcfg":   {others: []string{sys, "github.com/vishvananda/netlink"}},
-	"internal/dns":      {ours: []string{"internal/flow"}, others: []string{sys, "golang.org/x/net/dns/dnsmessage"}},
-	"internal/sandbox":  {ours: []string{"internal/flow", "internal/timerslack"}, others: []string{sys}},
-	"cmd/netstackd":     {ours: []string{"internal/daemon", "internal/sandbox", "internal/netcfg", "internal/timerslack", "bench"}, others: []string{"github.com/spf13/pflag", sys}},
+// table reads the packages of docs/architecture.md in their order.
+func table(t *testing.T) []row {
+	t.Helper()
+	var rows []row
+	_, text, _ := strings.Cut(read(t, "docs/architecture.md"), "| package |")
+	for line := range strings.Lines(text) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		name := strings.Trim(strings.TrimSpace(cells[0]), "`")
+		if len(cells) == 1 && len(rows) > 0 {
+			return rows
+		}
+		if len(cells) != 3 || strings.HasPrefix(name, "-") {
+			continue
+		}
+		imports, tests, _ := strings.Cut(cells[2], "; tests:")
+		rows = append(rows, row{name, list(imports), list(tests)})
+	}
+	t.Fatal("docs/architecture.md has no table of packages")
+	return nil
 }
 
-// onlyIn are dependencies that belong to few packages.
-var onlyIn = map[string][]string{
-	gvisor:                           {"link", "internal/netstack", "internal/forward", "bench", "bench/..."},
-	"github.com/vishvananda/netlink": {"internal/netcfg"},
-	"github.com/spf13/pflag":         {"cmd/netstackd", "bench/..."},
-	"go.yaml.in/yaml/":               {"internal/daemon"},
+func list(cell string) []string {
+	var names []string
+	for name := range strings.SplitSeq(cell, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
-// blind are packages that must not reach gVisor by any path.
-var blind = []string{"queue", "tun", "socks", "internal/flow", "internal/epoll", "internal/relay", "internal/hostnet", "internal/netcfg", "internal/dns"}
+// short is the name of an import in the table, "" for the standard library's.
+func short(path string) string {
+	if own, ok := strings.CutPrefix(path, module); ok {
+		return strings.TrimPrefix(own, "internal/")
+	}
+	parts := strings.Split(path, "/")
+	switch {
+	case !strings.Contains(parts[0], "."):
+		return ""
+	case parts[0] == "gvisor.dev":
+		return "gVisor"
+	case parts[0] == "golang.org":
+		return "x/" + parts[2]
+	case parts[0] == "github.com":
+		return parts[2]
+	}
+	return parts[1]
+}
+
+func shorts(paths []string) []string {
+	var names []string
+	for _, path := range paths {
+		if name := short(path); name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// everyTest is what any test may import.
+func everyTest(name string) bool {
+	return name == "tun" || name == "tun/tuntest" || name == "testnet" || name == "goleak" || strings.HasPrefix(name, "x/")
+}
 
 type listed struct {
-	ImportPath    string
-	Imports, Deps []string
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
 }
 
+// packages are those of this module, as `go list` knows them.
 func packages(t *testing.T) map[string]listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,Deps", "./...")
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,TestImports,XTestImports", "./...")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOOS=linux")
 	out, err := cmd.Output()
@@ -86,53 +120,42 @@ func packages(t *testing.T) map[string]listed {
 	}
 }
 
-const root = "../.."
-
+// The table of docs/architecture.md is the import graph, and each package
+// imports only those above it.
 func TestImportGraph(t *testing.T) {
-	for name, p := range packages(t) {
-		r, listed := rules[name]
-		for _, imp := range p.Imports {
-			own, internal := strings.CutPrefix(imp, module)
-			switch {
-			case internal && listed && !slices.Contains(r.ours, own):
-				t.Errorf("%s imports %s", name, own)
-			case !internal && listed && external(imp) && !hasPrefix(imp, r.others):
-				t.Errorf("%s imports %s", name, imp)
-			}
-			for prefix, allowed := range onlyIn {
-				if strings.HasPrefix(imp, prefix) && !matches(name, allowed) {
-					t.Errorf("%s imports %s, which belongs to %v", name, imp, allowed)
-				}
+	all := packages(t)
+	above := map[string]bool{}
+	for _, r := range table(t) {
+		p, exists := all[r.name]
+		if !exists {
+			t.Errorf("%s is in the table but not in the tree", r.name)
+			continue
+		}
+		delete(all, r.name)
+		imports := shorts(p.Imports)
+		if !slices.Equal(imports, r.imports) {
+			t.Errorf("%s imports %v; the table says %v", r.name, imports, r.imports)
+		}
+		for _, path := range p.Imports {
+			if own, ok := strings.CutPrefix(path, module); ok && !above[own] {
+				t.Errorf("%s imports %s, which is not above it in the table", r.name, own)
 			}
 		}
-		if slices.Contains(blind, name) && hasPrefixOf(p.Deps, gvisor) {
-			t.Errorf("%s reaches gVisor", name)
+		self := short(module + r.name)
+		tests := slices.DeleteFunc(shorts(append(p.TestImports, p.XTestImports...)), func(name string) bool {
+			return name == self || everyTest(name) || slices.Contains(imports, name)
+		})
+		if !slices.Equal(tests, r.tests) {
+			t.Errorf("tests of %s import %v; the table says %v", r.name, tests, r.tests)
 		}
+		above[r.name] = true
+	}
+	for name := range all {
+		t.Errorf("%s is not in the table of docs/architecture.md", name)
 	}
 }
 
-// external reports whether a path is outside the standard library.
-func external(imp string) bool {
-	first, _, _ := strings.Cut(imp, "/")
-	return strings.Contains(first, ".")
-}
-
-func hasPrefix(s string, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
-}
-
-func hasPrefixOf(all []string, prefix string) bool {
-	return slices.ContainsFunc(all, func(s string) bool { return strings.HasPrefix(s, prefix) })
-}
-
-func matches(name string, patterns []string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		dir, tree := strings.CutSuffix(p, "/...")
-		return name == p || tree && strings.HasPrefix(name, dir+"/")
-	})
-}
-
-// Nobody but tests imports the test harness, and no package has an init.
+// Only tests import the test harness, and no package has an init function.
 func TestNoInitNoHarness(t *testing.T) {
 	for name, p := range packages(t) {
 		if slices.Contains(p.Imports, module+"internal/testnet") {
