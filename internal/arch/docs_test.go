@@ -23,13 +23,11 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	makefile := read(t, "Makefile")
 	options := read(t, "internal/daemon/config_option.go")
 	documents := []string{"README.md", "CONTRIBUTING.md"}
-	more, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range more {
-		documents = append(documents, filepath.Join("docs", filepath.Base(path)))
-	}
+	walk(t, func(path string, _ []byte) {
+		if rel, err := filepath.Rel(root, path); err == nil && strings.HasPrefix(rel, "docs/") && strings.HasSuffix(rel, ".md") {
+			documents = append(documents, rel)
+		}
+	})
 	for _, doc := range documents {
 		text := read(t, doc)
 		for _, m := range regexp.MustCompile("(?m)(?:^|[`&;] *)make ([a-z]+)").FindAllStringSubmatch(text, -1) {
