@@ -58,15 +58,38 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	}
 }
 
-// The README's commands are the ones that the Makefile and .ci/run use.
-func TestReadmeCommands(t *testing.T) {
-	readme := read(t, "README.md")
-	for _, want := range []string{"make build", "./netstackd", "curl", "make test"} {
-		if !strings.Contains(readme, want) {
-			t.Errorf("README.md does not show %q", want)
-		}
+// command is the first command that the README shows under a heading.
+func command(t *testing.T, heading string) string {
+	t.Helper()
+	_, section, found := strings.Cut(read(t, "README.md"), "\n"+heading+"\n")
+	_, command, shown := strings.Cut(section, "\n    ")
+	if !found || !shown {
+		t.Fatalf("README.md shows no command under %q", heading)
 	}
-	if !strings.Contains(read(t, ".ci/run"), "make test") {
-		t.Error(".ci/run does not call the README's test command")
+	command, _, _ = strings.Cut(command, "\n")
+	return command
+}
+
+// The README's two commands are those that .ci/fresh-machine proves, and need
+// nothing that a minimal Debian with Go lacks.
+func TestReadmeCommands(t *testing.T) {
+	run, test := command(t, "## Run it"), command(t, "## Test it")
+	if want := "go build ./cmd/netstackd && ./netstackd"; run != want {
+		t.Errorf("the first command is %q, want %q", run, want)
+	}
+	if want := ".ci/test"; test != want {
+		t.Errorf("the second command is %q, want %q", test, want)
+	}
+	for script, want := range map[string][]string{
+		".ci/run":           {"\n.ci/test\n"},
+		".ci/test":          {"\n.ci/install\n", "NETSTACKD_INTEGRATION=1 make test\n"},
+		".ci/fresh-machine": {"'## Run it'", "'## Test it'"},
+	} {
+		text := read(t, script)
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s lacks %q", script, w)
+			}
+		}
 	}
 }

@@ -25,12 +25,12 @@ func RequireRoot(t testing.TB) {
 
 // RequireTool skips the test where a program is not installed, and fails it
 // instead where NETSTACKD_INTEGRATION=1. Debian's package for each is in
-// .ci/run, which installs them all.
+// .ci/install, which installs them all.
 func RequireTool(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			unable(t, "needs "+name+": .ci/run installs it")
+			unable(t, "needs "+name+": .ci/install installs it")
 		}
 	}
 }
