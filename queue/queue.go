@@ -59,7 +59,7 @@ func New[T any](capacity int) *Queue[T] {
 
 // Put appends v, waiting for room while the queue is full. It returns
 // [ErrClosed] when the queue is or gets closed, and ctx's error when ctx ends
-// first; v is then not in the queue. When there is room, ctx isn't looked at.
+// first; v is then not in the queue. While there is room, ctx is ignored.
 func (q *Queue[T]) Put(ctx context.Context, v T) error {
 	if q.slots.tryAcquire(1) == 0 {
 		if err := q.slots.acquire(ctx); err != nil {
@@ -98,8 +98,9 @@ func (q *Queue[T]) put(v T) bool {
 		p.tail = 0
 	}
 	p.puts++
-	// Counted under the lock, so that Close comes before or after the whole
-	// of a Put; woken after it, so that other producers don't wait for that.
+	// The item is counted under the lock, so that Close happens before or after
+	// the whole Put. The wake-up follows the unlock, so that other producers
+	// do not wait for it.
 	wake := q.items.add(1)
 	p.mu.Unlock()
 	if wake > 0 {
@@ -111,8 +112,8 @@ func (q *Queue[T]) put(v T) bool {
 // Get moves what the queue holds, up to len(dst) values, oldest first, to dst
 // and returns how many it moved. It waits until there is at least one. It
 // returns [ErrClosed] once the queue is closed and empty, and ctx's error when
-// ctx ends first. When there are values, ctx isn't looked at. With an empty
-// dst it returns 0, nil at once.
+// ctx ends first. While there are values, ctx is ignored. With an empty dst it
+// returns 0, nil at once.
 func (q *Queue[T]) Get(ctx context.Context, dst []T) (int, error) {
 	if len(dst) == 0 {
 		return 0, nil
@@ -122,7 +123,7 @@ func (q *Queue[T]) Get(ctx context.Context, dst []T) (int, error) {
 		if err := q.items.acquire(ctx); err != nil {
 			return 0, err
 		}
-		// One item was handed over; more may have come since.
+		// acquire took one item. More items may have been added since.
 		n = 1 + q.items.tryAcquire(len(dst)-1)
 	}
 	q.take(dst[:n])
@@ -162,9 +163,9 @@ func moveOut[T any](dst, slots []T) int {
 	return n
 }
 
-// Close makes every waiting and later Put fail with [ErrClosed]. Values already
-// in the queue can still be taken; after the last, every Get fails with
-// ErrClosed. Closing twice is harmless.
+// Close makes waiting and later calls of Put fail with [ErrClosed]. Values
+// already in the queue can still be taken; after the last one, Get fails with
+// ErrClosed. Close is idempotent.
 func (q *Queue[T]) Close() {
 	q.in.mu.Lock()
 	q.in.closed = true

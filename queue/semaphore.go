@@ -5,25 +5,26 @@ import (
 	"sync/atomic"
 )
 
-// semaphore is a counting semaphore. Its waiters are served in order.
+// semaphore is a counting semaphore. It serves its waiters in order.
 //
-// Invariant: count is the permits that were added less those that were taken
-// or are waited for. Below zero, -count goroutines wait and no permit is
-// on its way to them; at zero or above it is the number of free permits, and for
-// everyone who still waits a token is in tokens or about to be sent. Free
-// permits and goroutines left waiting never exist together.
+// Invariant: count is the number of permits added, minus the number taken,
+// minus the number waited for.
 //
-// The tokens are alike, so it doesn't matter which waiter gets which.
+//	count < 0    -count goroutines wait, and no token is sent for them yet
+//	count >= 0   count permits are free; each goroutine that still waits has
+//	             a token in the channel or about to be sent
+//
+// Tokens are interchangeable: any waiter may receive any of them.
 type semaphore struct {
 	count  atomic.Int64
 	closed atomic.Bool
-	waits  atomic.Uint64 // acquires that had to wait
-	tokens chan bool     // true is a permit, false says that the semaphore closed
+	waited atomic.Uint64 // acquires that had to wait
+	tokens chan bool     // true is a permit, false reports that the semaphore closed
 }
 
-// tokensAhead is how many tokens may be sent before their receivers get to the
-// channel. With more goroutines than this between deciding to wait and
-// waiting, a release waits for the first of them.
+// tokensAhead is the number of tokens that can be sent before a waiter
+// receives. When more goroutines than this have decided to wait but do not
+// receive yet, a release blocks until the first of them does.
 const tokensAhead = 64
 
 func (s *semaphore) init(permits int) {
@@ -48,14 +49,14 @@ func (s *semaphore) tryAcquire(limit int) int {
 	}
 }
 
-// add adds n permits and returns how many waiters one of them is due to. The
-// caller must then call wake with that number, if it is above zero.
+// add adds n permits and returns the number of waiters that now have one. If
+// it is above zero, the caller must call wake with it.
 func (s *semaphore) add(n int) int {
 	before := s.count.Add(int64(n)) - int64(n)
 	return int(min(int64(n), -before))
 }
 
-// wake sends n of the permits that add counted to those who wait.
+// wake sends n permits to waiters.
 func (s *semaphore) wake(n int) {
 	for ; n > 0; n-- {
 		s.tokens <- true
@@ -69,12 +70,12 @@ func (s *semaphore) acquire(ctx context.Context) error {
 	if s.count.Add(-1) >= 0 {
 		return nil
 	}
-	// Looked at after the count has told close of this waiter, so that
-	// one of the two sees the other.
+	// This load must follow the change of count: then either close sees this
+	// waiter in the count, or this waiter sees that the semaphore is closed.
 	if s.closed.Load() && s.withdraw() {
 		return ErrClosed
 	}
-	s.waits.Add(1)
+	s.waited.Add(1)
 	permit := false
 	if done := ctx.Done(); done == nil {
 		permit = <-s.tokens
@@ -94,8 +95,8 @@ func (s *semaphore) acquire(ctx context.Context) error {
 	return nil
 }
 
-// withdraw stops waiting. It reports false when a token is on its way to everyone
-// who waits: the caller must then take one.
+// withdraw gives up waiting. It reports false when each waiter has a token: the
+// caller must then receive one.
 func (s *semaphore) withdraw() bool {
 	for {
 		c := s.count.Load()
@@ -108,8 +109,8 @@ func (s *semaphore) withdraw() bool {
 	}
 }
 
-// close wakes everyone to whom no permit is on its way, and lets nobody wait
-// any more. Free permits stay to be taken.
+// close wakes the waiters that have no token and makes later acquires fail
+// instead of waiting. Free permits can still be taken.
 func (s *semaphore) close() {
 	s.closed.Store(true)
 	for {

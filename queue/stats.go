@@ -11,9 +11,10 @@ type Stats struct {
 	GetWaits uint64 // Get calls that had to wait: the queue was empty
 }
 
-// Stats returns the counters. Each is exact; together they are not one instant's.
+// Stats returns the counters. Each one is exact, but they are not read at the
+// same instant.
 func (q *Queue[T]) Stats() Stats {
-	st := Stats{Len: q.Len(), Cap: q.Cap(), PutWaits: q.slots.waits.Load(), GetWaits: q.items.waits.Load()}
+	st := Stats{Len: q.Len(), Cap: q.Cap(), PutWaits: q.slots.waited.Load(), GetWaits: q.items.waited.Load()}
 	q.in.mu.Lock()
 	st.Puts, st.Refused = q.in.puts, q.in.refused
 	q.in.mu.Unlock()

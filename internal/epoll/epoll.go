@@ -1,27 +1,33 @@
-// Package epoll runs small tasks when file descriptors become ready, for very
-// many descriptors with very few goroutines.
+// Package epoll runs short tasks when file descriptors become ready. A few
+// goroutines serve any number of descriptors.
 //
 // # Theory of operation
 //
-// A goroutine for each direction of each connection costs kilobytes of stack
-// while nothing happens. Here, an idle connection costs an entry in the
-// kernel's interest list and a Task.
+// With a goroutine for each direction, an idle connection costs kilobytes of
+// stack. Here it costs an entry in the kernel's interest list and a Task.
 //
 //	kernel ─► epoll ─► poller ─► Task.Schedule ─► run queue ─► workers ─► run()
 //	gVisor's notifications ────────────┘
 //
-// A single event, as when one flow answers another's request, saves the hand-off:
-// the poller runs its task itself, unless that has said that it has much to do.
+// When the poller finds a single event, it runs the task itself, which saves a
+// hand-over to a worker. It does not do so for a task that is marked heavy.
 //
-// A Task is one function that never runs twice at once. Scheduling it while it
-// is queued does nothing; scheduling it while it runs makes it run again. So
-// the function may look at all its state without a lock, and no event that
-// came before its last look is lost.
+// The function of a Task never runs twice at the same time:
 //
-// The poller does not sit in epoll_wait, where it would keep a thread from the
-// Go scheduler: epoll descriptors can themselves be polled, so it waits for
-// its own in the Go runtime's poller, like any goroutine that reads a socket,
-// and collects events when there are some.
+//	state      Schedule       the function returns
+//	idle       → queued
+//	queued     no change      (a worker starts it: → running)
+//	running    → runAgain     → idle
+//	runAgain   no change      → queued
+//	taskStops  no change      never runs again
+//
+// So the function needs no lock for its own state, and no event is lost: an
+// event that comes while the function runs makes it run once more.
+//
+// The poller does not block in epoll_wait, because that would take a thread
+// from the Go scheduler. An epoll descriptor can itself be polled. The poller
+// waits for it in the Go runtime's poller, like a goroutine that reads a
+// socket, and then collects the events without waiting.
 package epoll
 
 import (
@@ -55,15 +61,15 @@ const (
 	taskStops // never runs again
 )
 
-// NewTask returns a task for the loop. The function runs on one worker at a
-// time and should return soon: it may make system calls, but not wait.
+// NewTask returns a task for the loop. The function should return soon: it may
+// make system calls, but must not block.
 func NewTask(l *Loop, run func()) *Task {
 	t := new(Task)
 	t.Init(l, run)
 	return t
 }
 
-// Init is NewTask for a Task that is part of another struct.
+// Init is NewTask for a Task that is a field of another struct.
 func (t *Task) Init(l *Loop, run func()) { t.loop, t.run = l, run }
 
 // Schedule makes the task run at least once after this call. It never blocks.
@@ -79,25 +85,27 @@ func (t *Task) Schedule() {
 			if t.state.CompareAndSwap(running, runAgain) {
 				return
 			}
-		default: // it will run anyway, or never again
+		default: // the task is queued, will run again, or has stopped
 			return
 		}
 	}
 }
 
-// Stop keeps the task from running again. Called from its own function, this
-// run is the last; called from elsewhere, one run may still be under way.
+// Stop keeps the task from running again. When the task's own function calls
+// it, the current run is the last. When another goroutine calls it, one run may
+// be in progress.
 func (t *Task) Stop() { t.state.Store(taskStops) }
 
-// SetHeavy says whether the task has much to do each time it runs, so that
-// other events would wait for it. A task says so of itself, from its function.
+// SetHeavy marks a task whose runs take long, so that the poller does not run
+// it while other events wait. Only the task's own function calls it.
 func (t *Task) SetHeavy(heavy bool) {
 	if t.heavy.Load() != heavy {
 		t.heavy.Store(heavy)
 	}
 }
 
-// runNow runs the task on the poller, if that may be.
+// runNow runs the task on the poller if it is idle and not heavy, and schedules
+// it otherwise.
 func (t *Task) runNow() {
 	if !t.heavy.Load() && t.state.CompareAndSwap(idle, running) {
 		t.do()
@@ -113,12 +121,12 @@ func (t *Task) do() {
 		return
 	}
 	if t.state.CompareAndSwap(runAgain, queued) {
-		t.loop.queue.put(t) // at the end: others come first
+		t.loop.queue.put(t) // at the end, behind the tasks that wait
 	}
 }
 
-// runQueue is an unbounded list of tasks. It is intrusive, so that putting
-// neither allocates nor fails: each task is in it at most once.
+// runQueue is an unbounded list of tasks. Tasks are linked by their own field,
+// so put neither allocates nor fails. A task is in the list at most once.
 type runQueue struct {
 	mu         sync.Mutex
 	wake       sync.Cond

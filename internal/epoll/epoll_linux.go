@@ -48,8 +48,8 @@ func New(workers int) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: create: %w", err)
 	}
-	// Non-blocking is what makes os.File hand the descriptor to the runtime's
-	// poller; epoll_wait itself takes no notice.
+	// os.File registers only non-blocking descriptors with the runtime's
+	// poller. epoll_wait ignores the flag.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -65,8 +65,8 @@ func New(workers int) (*Loop, error) {
 	return l, nil
 }
 
-// Serve polls and runs tasks until ctx ends or the loop is closed, then waits
-// for the tasks under way. Tasks scheduled later do not run.
+// Serve polls and runs tasks until ctx ends or the loop is closed. It then waits
+// for the tasks that run. Tasks that are scheduled later do not run.
 func (l *Loop) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for range l.workers {
@@ -83,8 +83,7 @@ func (l *Loop) Serve(ctx context.Context) error {
 	return err
 }
 
-// Close ends Serve. It is idempotent. Whoever watches descriptors must have
-// removed them before.
+// Close ends Serve. It is idempotent. All watches must have been removed before.
 func (l *Loop) Close() error {
 	if !l.closed.CompareAndSwap(false, true) {
 		return nil
@@ -92,9 +91,9 @@ func (l *Loop) Close() error {
 	return l.file.Close()
 }
 
-// poll collects events until the loop is closed. It never leaves the one Read:
-// that way the runtime keeps a readiness that comes while events are handled,
-// and a look for more before each wait is saved.
+// poll collects events until the loop is closed. It stays in one call of Read:
+// the runtime then remembers readiness that is signaled while events are
+// handled, which saves one epoll_wait before each wait.
 func (l *Loop) poll() error {
 	var events [maxEvents]unix.EpollEvent
 	var err error
@@ -133,8 +132,8 @@ func (l *Loop) dispatch(events []unix.EpollEvent) {
 	}
 }
 
-// taskOf notes an event and returns the task that waits for it; nil if its
-// watch was removed since the kernel queued the event.
+// taskOf records an event and returns the task of its watch, or nil if the watch
+// was removed after the kernel queued the event.
 func (l *Loop) taskOf(ev *unix.EpollEvent) *Task {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,10 +145,10 @@ func (l *Loop) taskOf(ev *unix.EpollEvent) *Task {
 	return w.task
 }
 
-// Add watches fd for the events (EPOLLIN, EPOLLOUT, …; errors and hang-ups
-// come unasked), edge-triggered: the task is scheduled when one becomes true,
-// and once at the start for those that are. The descriptor must stay open
-// until Remove.
+// Add watches fd for the events (EPOLLIN, EPOLLOUT, …), edge-triggered: the task
+// is scheduled when an event becomes true, and once now if one is true already.
+// Errors and hang-ups are always reported. The descriptor must stay open until
+// Remove.
 func (l *Loop) Add(fd int, events uint32, t *Task) (*Watch, error) {
 	w := &Watch{loop: l, task: t, fd: fd, asked: events}
 	l.mu.Lock()
@@ -172,16 +171,16 @@ func (l *Loop) Add(fd int, events uint32, t *Task) (*Watch, error) {
 }
 
 func (w *Watch) control(op int, events uint32) error {
-	// The kernel hands back 64 bits of ours, which x/sys names Fd and Pad.
+	// The kernel returns these 64 bits of user data with each event. x/sys names
+	// them Fd and Pad.
 	ev := unix.EpollEvent{Events: events, Fd: w.slot, Pad: int32(w.gen)}
 	return unix.EpollCtl(w.loop.fd, op, w.fd, &ev)
 }
 
-// Arm makes the watch tell of the events once, those that are true already
-// included, and then of nothing before it is armed again. That is for tasks
-// that are busy most of the time: events that come while they are at work wake
-// nobody. Errors and hang-ups count, unasked: after a hang-up, which lasts,
-// Disarm.
+// Arm makes the watch report the events once (EPOLLONESHOT), also those that are
+// true now, and then nothing until it is armed again. A busy task uses it, so
+// that events during its run do not wake the poller. Errors and hang-ups are
+// reported too. A hang-up stays true: call Disarm after it.
 func (w *Watch) Arm(events uint32) error {
 	if err := w.control(unix.EPOLL_CTL_MOD, events|unix.EPOLLONESHOT); err != nil {
 		return fmt.Errorf("epoll: arm: %w", err)
@@ -189,7 +188,7 @@ func (w *Watch) Arm(events uint32) error {
 	return nil
 }
 
-// Disarm makes the watch what it was after Add, edge-triggered.
+// Disarm makes the watch edge-triggered again, as Add made it.
 func (w *Watch) Disarm() error {
 	if err := w.control(unix.EPOLL_CTL_MOD, w.asked|unix.EPOLLET); err != nil {
 		return fmt.Errorf("epoll: disarm: %w", err)
@@ -200,15 +199,15 @@ func (w *Watch) Disarm() error {
 // Events returns the events that came since the last call.
 func (w *Watch) Events() uint32 { return w.events.Swap(0) }
 
-// Remove ends the watch. Its task is not scheduled for it any more.
+// Remove ends the watch. It no longer schedules its task.
 func (w *Watch) Remove() {
-	// Fails only when the loop is closed, which ends all watches anyway.
+	// This fails only when the loop is closed, which has ended all watches.
 	_ = unix.EpollCtl(w.loop.fd, unix.EPOLL_CTL_DEL, w.fd, nil)
 	w.loop.forget(w)
 }
 
-// Forget is Remove for a descriptor that is closed next, and was never
-// duplicated: closing takes it out of the kernel's list, too.
+// Forget is Remove without a system call, for a descriptor that was never
+// duplicated and is closed next: close(2) removes it from the kernel's list.
 func (w *Watch) Forget() { w.loop.forget(w) }
 
 func (l *Loop) forget(w *Watch) {
