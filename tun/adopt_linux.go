@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FromFD adopts the open fds of a TUN, one for each of its queues, whoever
-// made it and in whatever network namespace it is. On success it has closed
-// them and has duplicates, which Close closes; on an error they stay the
-// caller's. What they stand for becomes non-blocking, also for others who
-// share it. Packets have the form that the fd was set up for: without
-// IFF_VNET_HDR there are no offloads. Of cfg only MTU counts.
+// FromFD adopts the open fds of a TUN, one for each of its queues. The TUN may
+// have been made by any program, in any network namespace. On success FromFD
+// closes the fds and keeps duplicates, which Close closes. On error the caller
+// keeps the fds. The open file descriptions become non-blocking, also for other
+// processes that share them. Packets keep the format that the fd was set up
+// with: without IFF_VNET_HDR there are no offloads. Of cfg only MTU is used.
 func FromFD(cfg Config, fds ...int) (*Device, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("tun: no fd to adopt")
@@ -44,11 +44,12 @@ func FromFD(cfg Config, fds ...int) (*Device, error) {
 	return d, nil
 }
 
-// hasInfo reports whether packets on fd come after a struct tun_pi. TUNGETIFF
-// doesn't tell: the bit of IFF_NO_PI is also IFF_NOFILTER there, which is
-// always set. So write one, with the header after it and no packet. Without
-// IFF_NO_PI that is an empty packet of no protocol, which goes nowhere; else it
-// is a packet of IP version 0, which the kernel refuses.
+// hasInfo reports whether a struct tun_pi comes before each packet on fd.
+// TUNGETIFF does not tell: it reports the bit of IFF_NO_PI as IFF_NOFILTER,
+// which is always set. So hasInfo writes a zero struct tun_pi, a zero virtio
+// header and no packet. Without IFF_NO_PI the kernel takes this as an empty
+// packet of no protocol and drops it. With IFF_NO_PI it is a packet of IP
+// version 0, which the kernel refuses with EINVAL.
 func hasInfo(fd int, vnet bool) (bool, error) {
 	size := infoLen
 	if vnet {
@@ -97,7 +98,8 @@ func newDevice(name string, f format, fds []int) (*Device, error) {
 	return d, nil
 }
 
-// assemble returns a device on duplicates of fds: what a poller once has, it doesn't give back.
+// assemble returns a device on duplicates of fds. It duplicates them because a
+// descriptor can't be taken back from the runtime's poller.
 func assemble(f format, fds []int) (*Device, error) {
 	d := &Device{format: f}
 	for _, fd := range fds {
@@ -120,8 +122,8 @@ const (
 	offloadUSO = unix.TUN_F_USO4 | unix.TUN_F_USO6 // since Linux 6.2
 )
 
-// setOffloads tells the kernel what it may leave undone in the packets that we
-// read, as much of it as it knows, and returns what that was.
+// setOffloads enables the offloads that the kernel knows, as many as possible, and
+// returns them.
 func setOffloads(fd int) int {
 	for _, want := range []int{
 		unix.TUN_F_CSUM | offloadTSO | offloadUSO,

@@ -9,16 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// control asks and tells the interface what its fd can't: through a socket in
-// its network namespace, which needn't be ours.
+// control reads and changes the settings of an interface that its fd can't:
+// through a socket in the network namespace of the interface, which may not be
+// the namespace of this process.
 type control struct {
 	name string
-	mtu  int  // what the Config said, if the interface can't be asked
-	sock int  // -1 if its namespace isn't ours to enter
-	sure bool // whether sock is in its namespace, and not just likely to be
+	mtu  int  // from the Config, for an interface that can't be asked
+	sock int  // -1 if this process may not enter the namespace
+	sure bool // sock is known to be in the namespace of the interface
 }
 
-// openedControl is for an interface that we have opened, which makes it one of our namespace.
+// openedControl is for an interface that this process opened, so it is in the
+// namespace of this process.
 func openedControl(name string) *control {
 	return &control{name: name, sock: newSocket(), sure: true}
 }
@@ -28,8 +30,8 @@ func adoptedControl(fd int, name string, mtu int) *control {
 	c := &control{name: name, mtu: mtu}
 	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
 	if err != nil {
-		// Not privileged enough to be told: an ordinary user's interface, in
-		// our namespace most likely.
+		// The ioctl needs privileges. An unprivileged process most likely has an
+		// interface in its own namespace.
 		c.sock = newSocket()
 		return c
 	}
@@ -54,8 +56,8 @@ func socketIn(ns int) int {
 	}
 	sock := make(chan int)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and no other
-		// runs in the wrong namespace.
+		// The thread is never unlocked: it ends with the goroutine, so that no
+		// other goroutine runs in the wrong namespace.
 		runtime.LockOSThread()
 		if unix.Setns(ns, unix.CLONE_NEWNET) != nil {
 			sock <- -1
@@ -75,10 +77,10 @@ func newSocket() int {
 	return sock
 }
 
-// errForeign says why an interface can't be asked.
+// errForeign is the error for an interface that can't be asked.
 var errForeign = errors.New("it is in a network namespace that can't be entered")
 
-// ioctl makes one interface request; set fills its argument in, if not nil.
+// ioctl makes one interface request. If set is not nil, it fills in the argument.
 func (c *control) ioctl(req uint, name string, set func(*unix.Ifreq)) (*unix.Ifreq, error) {
 	if c.sock < 0 {
 		return nil, errForeign
@@ -108,8 +110,8 @@ func (d *Device) Index() (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-// MTU returns the interface's MTU, in bytes. If its network namespace is
-// one that we may not enter, that is what the Config said.
+// MTU returns the interface's MTU, in bytes. If this process may not enter the
+// network namespace of the interface, it is the MTU of the Config.
 func (d *Device) MTU() (int, error) {
 	c := d.control
 	if c.mtu > 0 && (c.sock < 0 || !c.sure) {
@@ -131,8 +133,8 @@ func (d *Device) SetMTU(mtu int) error {
 	return nil
 }
 
-// ensureMTU sets the MTU unless it is that already: whoever may use an
-// interface that was made for them may not change it.
+// ensureMTU sets the MTU unless it has this value already. A user who may open a
+// persistent interface may not change its MTU.
 func (d *Device) ensureMTU(mtu int) error {
 	have, err := d.MTU()
 	if err != nil || have == mtu {

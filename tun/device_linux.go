@@ -33,10 +33,10 @@ func (d *Device) TSO() bool { return d.offloads&offloadTSO != 0 }
 // and may be written.
 func (d *Device) USO() bool { return d.offloads&offloadUSO != 0 }
 
-// Close closes all queues. A read that waits returns an error that wraps
-// [os.ErrClosed], as does every later call. With the last fd of an interface
-// that isn't persistent the interface goes, and with it its addresses and
-// routes. Closing twice is harmless.
+// Close closes all queues. A read that waits, and every later call, returns an
+// error that wraps [os.ErrClosed]. The kernel deletes an interface that is not
+// persistent with its last descriptor, together with its addresses and routes.
+// Close is idempotent.
 func (d *Device) Close() error {
 	d.closeOnce.Do(func() { d.closeErr = d.shut() })
 	return d.closeErr
@@ -49,7 +49,7 @@ func (d *Device) shut() error {
 	return nil
 }
 
-// closeQueues closes the queues, once nobody is in a system call on them.
+// closeQueues closes the queues, each after the last system call on it returned.
 func (d *Device) closeQueues() error {
 	var errs []error
 	for _, q := range d.queues {

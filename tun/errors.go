@@ -11,8 +11,9 @@ var (
 	// interface was deleted. On Linux they wrap EBADFD.
 	ErrGone = errors.New("the interface was deleted")
 
-	// ErrTruncated is wrapped by the error of a read that met a packet longer
-	// than its buffers. They hold the start of it, and the next read gets the
-	// next packet. It wraps EMSGSIZE, for those who don't import this package.
+	// ErrTruncated is wrapped by the error of a read whose packet was longer than
+	// its buffers. The buffers hold the start of the packet; the next read
+	// returns the next packet. It wraps EMSGSIZE, for callers that do not import
+	// this package.
 	ErrTruncated = fmt.Errorf("%w: packet longer than the buffers", syscall.EMSGSIZE)
 )

@@ -38,7 +38,7 @@ func (e *ioError) Is(target error) bool {
 	return target == ErrGone && (e.errno == unix.EBADFD || e.errno == unix.ENODEV)
 }
 
-// openError adds the mend to an error of attach.
+// openError adds advice to an error of attach.
 func openError(name string, err error) error {
 	if mend := openMend(name, err); mend != "" {
 		return fmt.Errorf("tun: %w: %s", err, mend)
@@ -67,14 +67,14 @@ func openMend(name string, err error) string {
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Sprintf("an interface %s that is no TUN exists: choose another name with --tun NAME", name)
 	case errors.Is(err, unix.ENOTTY):
-		return node + " is not the driver's: make it anew with 'rm " + node + " && mknod -m 666 " + node + " c 10 200'"
+		return node + " is not the TUN driver's: replace it with 'rm " + node + " && mknod -m 666 " + node + " c 10 200'"
 	case errors.Is(err, unix.E2BIG):
 		return "the kernel has no room for that many queues: give fewer with --queues N"
 	}
 	return ""
 }
 
-// orAny stands in for the name of an interface that the kernel was to name.
+// orAny is a placeholder for the name of an interface that the kernel names.
 func orAny(name string) string {
 	if name == "" {
 		return "NAME"
@@ -82,7 +82,7 @@ func orAny(name string) string {
 	return name
 }
 
-// adoptError says why fd is none that can be adopted.
+// adoptError says why fd can't be adopted.
 func adoptError(fd int, err error) error {
 	mend := ""
 	switch {

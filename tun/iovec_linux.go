@@ -19,7 +19,8 @@ func appendIovec(iov []unix.Iovec, b []byte) []unix.Iovec {
 	return append(iov, v)
 }
 
-// join returns bufs in at most limit pieces: all from the last one on are copied into one.
+// join returns bufs in at most limit pieces: it copies all that would be beyond
+// into the last one.
 func join(bufs [][]byte, limit int) [][]byte {
 	if len(bufs) <= limit {
 		return bufs
@@ -32,7 +33,7 @@ func join(bufs [][]byte, limit int) [][]byte {
 	return append(joined, rest)
 }
 
-// vectored is readv(2) or writev(2), made again when a signal cuts in.
+// vectored calls readv(2) or writev(2), again when a signal interrupts it.
 func vectored(trap, fd uintptr, iov []unix.Iovec) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.Syscall(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))

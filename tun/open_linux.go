@@ -13,9 +13,9 @@ import (
 const node = "/dev/net/tun"
 
 // Open makes the interface cfg.Name, or attaches to it if it exists and is a
-// TUN that nobody else has open. It asks for a virtio header and for as many
-// offloads as the kernel has. The interface is down and without addresses, and
-// lives until Close or the end of the process.
+// TUN that no other process has open. It asks for a virtio header and for all
+// offloads that the kernel supports. A new interface is down, has no address,
+// and exists until Close or the end of the process.
 func Open(cfg Config) (*Device, error) {
 	if err := checkName(cfg.Name); err != nil {
 		return nil, fmt.Errorf("tun: %w", err)
@@ -50,17 +50,17 @@ func Open(cfg Config) (*Device, error) {
 	return d, nil
 }
 
-// openQueues opens so many queues of the interface name, or the one of an
-// interface that exists and can have no more. It returns the fds and the name
-// that the interface got.
+// openQueues opens the given number of queues of the interface name, or one queue
+// if the interface exists and supports only one. It returns the fds and the
+// name that the interface got.
 func openQueues(name string, flags uint16, queues int) ([]int, string, error) {
 	fd, name, err := attach(name, flags|unix.IFF_TUN_EXCL)
 	if errors.Is(err, unix.EBUSY) { // it exists
 		fd, name, err = attachIdle(name, flags)
 	}
 	if errors.Is(err, unix.EINVAL) {
-		// An interface that exists was made for one queue or for many, and
-		// wants to be asked for just that.
+		// An existing interface accepts only the value of IFF_MULTI_QUEUE that it
+		// was made with.
 		flags ^= unix.IFF_MULTI_QUEUE
 		fd, name, err = attachIdle(name, flags)
 	}
@@ -79,9 +79,9 @@ func openQueues(name string, flags uint16, queues int) ([]int, string, error) {
 	return fds, name, nil
 }
 
-// attachIdle opens one queue of an interface that exists. Only a persistent one
-// can be without an owner; any other is the interface of a process that lives,
-// and would share its packets with us if it has several queues.
+// attachIdle opens one queue of an interface that exists. Only a persistent
+// interface can exist without a process. Any other belongs to a running
+// process; with several queues, that process would share its packets with us.
 func attachIdle(name string, flags uint16) (int, string, error) {
 	fd, name, err := attach(name, flags)
 	if err != nil {
@@ -126,7 +126,7 @@ func closeAll(fds []int) {
 	}
 }
 
-// checkName refuses what the kernel would refuse with a bare EINVAL.
+// checkName refuses the names that the kernel refuses with a bare EINVAL.
 func checkName(name string) error {
 	if len(name) >= unix.IFNAMSIZ || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n") {
 		return fmt.Errorf("%q is no interface name: --tun takes up to %d bytes without / : or space", name, unix.IFNAMSIZ-1)

@@ -2,10 +2,11 @@ package tun
 
 import "sync"
 
-// writers are used again by all devices, so that writing doesn't allocate.
+// writers is shared by all devices, so that a write does not allocate.
 var writers = sync.Pool{New: newWriter}
 
-// format is what comes before each packet on the fd, the same on all queues.
+// format says what comes before each packet on the fd. It is the same on all
+// queues.
 type format struct {
 	info bool // struct tun_pi, if the fd was made without IFF_NO_PI
 	vnet bool // struct virtio_net_hdr
@@ -32,11 +33,11 @@ func (f format) size() int {
 	return n
 }
 
-// ReadPacket reads one packet of a queue into bufs, filling one after the
-// other, and its virtio header into hdr, which is zeroed if there is none. It
-// blocks until there is a packet and returns its length, without the header.
-// Reads of one queue must not overlap. A packet longer than bufs fills them and
-// gives [ErrTruncated]. After [ErrGone] and [os.ErrClosed] no packet will come.
+// ReadPacket reads one packet of a queue into bufs, one after the other, and its
+// virtio header into hdr; hdr is zeroed if there is none. It blocks until there
+// is a packet and returns the length of the packet without the header. Reads of
+// one queue must not overlap. A packet longer than bufs fills them and returns
+// [ErrTruncated]. After [ErrGone] or [os.ErrClosed] no read succeeds.
 func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, error) {
 	q := d.queues[queue]
 	r := &q.reader
@@ -73,12 +74,13 @@ func (d *Device) ReadPacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) (int, e
 }
 
 // WritePacket writes one packet, the concatenation of bufs, with the virtio
-// header hdr, to a queue. It doesn't keep bufs. It may be called by several
-// goroutines at once, also for one queue; the kernel takes a packet whole
-// or not at all. An error that wraps EIO means that the interface is down, one
-// that wraps ENOBUFS or ENOMEM that memory is short, and EINVAL that the packet
-// or its header is malformed: that packet is lost, and the next may
-// pass. After [ErrGone] and [os.ErrClosed] none will.
+// header hdr, to a queue. It does not keep bufs. Several goroutines may call it
+// at once, also for one queue: the kernel takes a packet whole or not at all.
+//
+// The errors wrap EIO while the interface is down, ENOBUFS or ENOMEM while
+// memory is short, and EINVAL for a malformed packet or header. The packet is
+// lost, and the next write may succeed. After [ErrGone] or [os.ErrClosed] no
+// write succeeds.
 func (d *Device) WritePacket(queue int, hdr *[HdrLen]byte, bufs [][]byte) error {
 	q := d.queues[queue]
 	w := writers.Get().(*writer)

@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue is one queue of the device: an fd in the runtime's poller, and what
-// its one reader and its many writers need.
+// queue is one queue of the device: an fd in the runtime's poller, and the state
+// of its reader and its writers.
 type queue struct {
 	file   *os.File
 	conn   syscall.RawConn // file's
 	reader reader
 
-	_       [128]byte // the reader's words change with every read
+	_       [128]byte // keeps the writers' counters off the reader's cache lines
 	written struct{ packets, bytes, errors atomic.Uint64 }
 }
 
-// newQueue takes over fd, which must be attached to its interface already: the
-// poller takes one that isn't for broken, once and for all.
+// newQueue takes over fd, which must be attached to its interface already: to the
+// poller, a descriptor without an interface is broken for ever.
 func newQueue(fd int) (*queue, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
@@ -42,8 +42,9 @@ func newQueue(fd int) (*queue, error) {
 	return q, nil
 }
 
-// reader is the state of a queue's reads, which don't overlap. It is kept here,
-// not on the stack, since what is given to a RawConn escapes.
+// reader is the state of a queue's reads, which don't overlap. It is not on the
+// stack, because an argument of a RawConn escapes and would be allocated for
+// each read.
 type reader struct {
 	iov     []unix.Iovec
 	info    [infoLen]byte
@@ -62,8 +63,8 @@ type reader struct {
 func (r *reader) readv(fd uintptr) bool {
 	r.n, r.errno = vectored(unix.SYS_READV, fd, r.iov)
 	if r.errno == unix.EAGAIN && !r.yielded {
-		// Those who work on the packets read so far go first, on this thread;
-		// the package documentation says what that saves.
+		// Let the goroutines that handle the packets read so far run first; see
+		// "Waiting" in the package documentation.
 		r.yielded = true
 		runtime.Gosched()
 		r.n, r.errno = vectored(unix.SYS_READV, fd, r.iov)
@@ -76,7 +77,8 @@ func (q *queue) read() (int, error) {
 	r := &q.reader
 	r.yielded = false
 	if q.conn.Read(r.try) != nil {
-		// Closed, or broken as the poller sees it. The kernel knows more.
+		// The file is closed, or broken for the poller. The kernel's error says
+		// which.
 		if q.conn.Control(r.once) != nil {
 			return 0, errClosed
 		}
@@ -92,10 +94,11 @@ func (q *queue) read() (int, error) {
 
 // write writes the packet w.iov.
 func (q *queue) write(w *writer) (int, error) {
-	// Control lets several writers into the kernel together; Write would have them queue up.
+	// Control lets several writers enter the kernel at once. Write would
+	// serialize them.
 	err := q.conn.Control(w.once)
 	if err == nil && w.errno == unix.EAGAIN {
-		// Possible only if whoever made the fd limited its send buffer.
+		// Possible only if the creator of the fd limited its send buffer.
 		err = q.conn.Write(w.try)
 	}
 	switch {

@@ -7,12 +7,12 @@ type Config struct {
 	// kernel with the first free number. Empty means "tun%d".
 	Name string
 
-	// Queues to open; 0 means one per core. An interface that exists and has
-	// a single queue is opened with that one.
+	// Queues to open; 0 means one per core. An existing interface that was made
+	// for a single queue is opened with one.
 	Queues int
 
-	// MTU to give the interface, in bytes; 0 leaves it alone. For an adopted
-	// fd it is what MTU reports when the interface can't be asked.
+	// MTU to give the interface, in bytes; 0 leaves it alone. For an adopted fd
+	// it is the value that Device.MTU returns when the interface can't be asked.
 	MTU int
 
 	// Plain opens the interface without a virtio header: no offloads, and
