@@ -49,6 +49,10 @@ type Config struct {
 	// /etc/resolv.conf names. It is called for each lookup, so that it may
 	// follow changes; an empty answer means /etc/resolv.conf.
 	Nameservers func() []netip.AddrPort
+	// Permit judges each address that a flow's name stands for. Those for which
+	// it returns an error are not dialed; when none is left, the error is that
+	// of the dial. Literal addresses are not asked about. Nil permits all.
+	Permit func(m *flow.Meta, dst netip.AddrPort) error
 }
 
 const (
@@ -104,14 +108,14 @@ func (d *Dialer) Check(ctx context.Context) error {
 }
 
 // DialContext connects to address, host:port. The network is tcp, tcp4, tcp6,
-// udp, udp4 or udp6; the connection is a *net.UDPConn or a *net.TCPConn, or to
-// a literal address, on Linux, a *TCPConn. For a name with addresses of both
-// families they are raced (RFC 8305).
+// udp, udp4 or udp6; the connection is a *net.UDPConn or a *net.TCPConn, or for
+// TCP on Linux a *TCPConn, unless the address has a zone. The permitted
+// addresses of a name are raced (RFC 8305).
 //
 // The errors are those of package net: *net.DNSError for a name that has no
 // address, the errno of connect(2), or one that errors.Is takes for
 // context.DeadlineExceeded when DialTimeout or ctx ran out.
-func (d *Dialer) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+func (d *Dialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
 	if d.cfg.NoIPv6 {
 		var err error
 		if network, err = onlyIPv4(network, address); err != nil {
@@ -122,6 +126,8 @@ func (d *Dialer) DialContext(ctx context.Context, _ *flow.Meta, network, address
 	var err error
 	if dst, ok := literal(network, address); ok {
 		c, err = d.dialAddr(ctx, network, dst)
+	} else if host, port, ok := splitName(network, address); ok {
+		c, err = d.dialName(ctx, m, network, host, port)
 	} else {
 		c, err = d.dialer.DialContext(ctx, network, address)
 	}
@@ -139,15 +145,18 @@ func literal(network, address string) (netip.AddrPort, bool) {
 		return netip.AddrPort{}, false
 	}
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
-	switch network {
-	case "tcp":
-		return dst, true
-	case "tcp4":
-		return dst, dst.Addr().Is4()
-	case "tcp6":
-		return dst, dst.Addr().Is6()
+	return dst, strings.HasPrefix(network, "tcp") && fits(network, dst.Addr())
+}
+
+// fits reports whether a network's name allows the address's family.
+func fits(network string, a netip.Addr) bool {
+	switch network[len(network)-1] {
+	case '4':
+		return a.Is4()
+	case '6':
+		return a.Is6()
 	}
-	return netip.AddrPort{}, false
+	return true
 }
 
 // ListenPacket opens one unconnected UDP socket on address, "" for any. The
