@@ -25,7 +25,7 @@ type association struct {
 	inside *packetSocket  // towards the client
 	wg     sync.WaitGroup // readers and lookups
 	active atomic.Int64   // when something was last carried, Unix nanoseconds
-	asked  flow.Meta      // for Rule; belongs to the inside reader
+	asked  flow.Meta      // for the rule; belongs to the inside reader
 	names  *names         // nil when names are left to the dialer
 
 	mu     sync.Mutex
@@ -158,12 +158,12 @@ func (a *association) outward() {
 			continue
 		}
 		dst, payload, err := ParseDatagram(buf[headroom : headroom+n])
-		if err != nil || dst.Port == 0 || dst.check() != nil || !a.pin(from) || !a.allowed(dst) {
+		if err != nil || dst.Port == 0 || dst.check() != nil || !a.pin(from) || !a.allows(&a.asked, dst) {
 			a.drop()
 			continue
 		}
 		if dst.IsName() && a.names != nil {
-			a.names.send(dst, payload)
+			a.names.send(&a.asked, dst, payload)
 		} else {
 			a.send(dst, payload)
 		}
@@ -181,15 +181,14 @@ func (a *association) pin(from netip.AddrPort) bool {
 	return a.peer == from
 }
 
-func (a *association) allowed(dst Addr) bool {
-	if a.cfg.Rule == nil {
-		return true
-	}
-	a.asked.Dest, a.asked.Name = dst.AddrPort(), ""
+// allows reports whether a datagram may go to dst. It changes the destination of
+// asked, which describes the association.
+func (a *association) allows(asked *flow.Meta, dst Addr) bool {
+	asked.Dest, asked.Name = dst.AddrPort(), ""
 	if dst.IsName() {
-		a.asked.Name = dst.Name
+		asked.Name = dst.Name
 	}
-	return a.cfg.Rule(&a.asked)
+	return a.judge(asked) == nil
 }
 
 // send sends one datagram to the world. Any goroutine may.

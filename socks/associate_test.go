@@ -264,7 +264,7 @@ func TestAssociateEnds(t *testing.T) {
 func TestAssociateRule(t *testing.T) {
 	_, good := udpEcho(t, "127.0.0.1:0")
 	_, bad := udpEcho(t, "127.0.0.2:0")
-	p := start(t, local, socks.Config{Rule: func(m *flow.Meta) bool { return m.Dest.Addr() != bad.Addr() }})
+	p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool { return m.Dest.Addr() == bad.Addr() })})
 	c := associate(t, p)
 	c.send(bad.String(), []byte("no"))
 	c.send(good.String(), []byte("yes"))

@@ -17,8 +17,15 @@ import (
 // relay. While it waits the client is watched: when it goes, so does the
 // listener.
 func (c *client) bind(ctx context.Context, dst Addr) {
-	m := c.meta("tcp", dst)
-	f, err := c.open(m, func() { c.cancel(errKilled) })
+	var f *flow.Flow
+	var err error
+	if kill := func() { c.cancel(errKilled) }; dst.IP.IsUnspecified() {
+		// Zeros stand for any peer, and not for an address to judge. The peer that
+		// comes is judged.
+		f, err = c.register(c.meta("tcp", dst), kill)
+	} else {
+		f, err = c.open(c.meta("tcp", dst), kill)
+	}
 	if err != nil {
 		c.refuse(dst.String(), err)
 		return
@@ -104,6 +111,15 @@ func (c *client) listen(ctx context.Context, m *flow.Meta, dst Addr) (ln net.Lis
 	return ln, addrPort(ln.Addr()), want, nil
 }
 
+// wanted reports whether the peer of a BIND may connect.
+func (c *client) wanted(peer netip.AddrPort, want netip.Addr) bool {
+	if want.IsValid() && peer.Addr() != want {
+		return false
+	}
+	m := c.meta("tcp", AddrFrom(peer))
+	return c.judge(&m) == nil
+}
+
 // acceptOne waits for one connection from want. Others are closed.
 func (c *client) acceptOne(ctx context.Context, ln net.Listener, want netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.BindTimeout)
@@ -118,7 +134,7 @@ func (c *client) acceptOne(ctx context.Context, ln net.Listener, want netip.Addr
 		cause := context.Cause(ctx)
 		switch {
 		case err == nil && cause == nil:
-			if from := addrPort(peer.RemoteAddr()).Addr(); !want.IsValid() || from == want {
+			if c.wanted(addrPort(peer.RemoteAddr()), want) {
 				return peer, nil
 			}
 			abort(peer)

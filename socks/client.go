@@ -29,6 +29,7 @@ type ClientConfig struct {
 type Client struct {
 	server string
 	next   Dialer
+	own    *flow.Meta // describes the flows to the server
 	cfg    ClientConfig
 	pipe   atomic.Int32 // pipeUnknown, pipeWorks or pipeFails
 }
@@ -48,11 +49,22 @@ const pipePatience = time.Second
 // next.
 func NewClient(server string, next Dialer, cfg ClientConfig) *Client {
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
-	c := &Client{server: server, next: next, cfg: cfg}
+	c := &Client{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
 	if cfg.Serial {
 		c.pipe.Store(pipeFails)
 	}
 	return c
+}
+
+// upstreamMeta describes a connection to an upstream. That is netstackd's own
+// flow and not the application's: rules on destinations do not apply to it.
+func upstreamMeta(server string) *flow.Meta {
+	m := &flow.Meta{Inbound: flow.Internal, Network: "tcp"}
+	if a, err := ParseHostPort(server); err == nil {
+		m.Dest = a.AddrPort()
+		m.Name = a.Name
+	}
+	return m
 }
 
 // String returns the server as a URL, without credentials.
@@ -61,15 +73,15 @@ func (c *Client) String() string { return "socks5://" + c.server }
 // DialContext connects to address, host:port, through the server. Names are
 // left to the server. Network is "tcp", or "udp" for a connected socket over
 // an association of its own. The error is an *OpError.
-func (c *Client) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (c *Client) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
 	if isUDP(network) {
-		return c.dialUDP(ctx, m, address)
+		return c.dialUDP(ctx, address)
 	}
 	dst, err := destination(address)
 	if err != nil {
 		return nil, c.fail(Connect, address, err)
 	}
-	conn, in, _, err := c.request(ctx, m, Request{Connect, dst})
+	conn, in, _, err := c.request(ctx, Request{Connect, dst})
 	if err != nil {
 		return nil, c.fail(Connect, address, err)
 	}
@@ -96,18 +108,18 @@ var errPipeline = errors.New("socks: server does not take a pipelined handshake"
 
 // request makes a connection on which the server has granted req. Early is
 // what the server sent behind its reply.
-func (c *Client) request(ctx context.Context, m *flow.Meta, req Request) (conn net.Conn, early []byte, bnd Addr, err error) {
+func (c *Client) request(ctx context.Context, req Request) (conn net.Conn, early []byte, bnd Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
 	known := c.pipe.Load()
 	if known != pipeFails {
-		conn, early, bnd, err = c.attempt(ctx, m, req, true, known == pipeUnknown)
+		conn, early, bnd, err = c.attempt(ctx, req, true, known == pipeUnknown)
 		if !errors.Is(err, errPipeline) || ctx.Err() != nil {
 			return conn, early, bnd, err
 		}
 	}
 	start := time.Now()
-	conn, early, bnd, err = c.attempt(ctx, m, req, false, false)
+	conn, early, bnd, err = c.attempt(ctx, req, false, false)
 	if known == pipeUnknown && time.Since(start) < pipePatience && answered(err) {
 		// The same request, asked in turn, was answered in a time in which the
 		// pipelined one was not.
@@ -124,8 +136,8 @@ func answered(err error) bool {
 
 // attempt dials the server and makes one handshake. With probe, a server that
 // is silent for too long fails with errPipeline.
-func (c *Client) attempt(ctx context.Context, m *flow.Meta, req Request, pipelined, probe bool) (net.Conn, []byte, Addr, error) {
-	conn, err := c.next.DialContext(ctx, m, "tcp", c.server)
+func (c *Client) attempt(ctx context.Context, req Request, pipelined, probe bool) (net.Conn, []byte, Addr, error) {
+	conn, err := c.next.DialContext(ctx, c.own, "tcp", c.server)
 	if err != nil {
 		return nil, nil, Addr{}, &serverError{err}
 	}

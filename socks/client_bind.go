@@ -23,7 +23,7 @@ func (c *Client) Listen(ctx context.Context, m *flow.Meta, network, address stri
 	case m.Dest.IsValid():
 		peer = AddrFrom(m.Dest)
 	}
-	conn, early, bnd, err := c.request(ctx, m, Request{Bind, peer})
+	conn, early, bnd, err := c.request(ctx, Request{Bind, peer})
 	if err != nil {
 		return nil, c.fail(Bind, peer.String(), err)
 	}

@@ -22,6 +22,7 @@ import (
 type HTTPClient struct {
 	server string
 	next   Dialer
+	own    *flow.Meta // describes the flows to the server
 	cfg    ClientConfig
 }
 
@@ -29,7 +30,7 @@ type HTTPClient struct {
 // through next.
 func NewHTTPClient(server string, next Dialer, cfg ClientConfig) *HTTPClient {
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
-	return &HTTPClient{server: server, next: next, cfg: cfg}
+	return &HTTPClient{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
 }
 
 // String returns the server as a URL, without credentials.
@@ -81,7 +82,7 @@ func (e *HTTPError) Unwrap() error {
 
 // DialContext connects to address, host:port, through the proxy. Names are
 // left to it. The error is an *OpError.
-func (c *HTTPClient) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (c *HTTPClient) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
 	if isUDP(network) {
 		return nil, c.fail(Associate, address, errHTTPUDP)
 	}
@@ -91,7 +92,7 @@ func (c *HTTPClient) DialContext(ctx context.Context, m *flow.Meta, network, add
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
-	conn, err := c.next.DialContext(ctx, m, "tcp", c.server)
+	conn, err := c.next.DialContext(ctx, c.own, "tcp", c.server)
 	if err != nil {
 		return nil, c.fail(Connect, address, &serverError{err})
 	}

@@ -21,21 +21,23 @@ import (
 // AddrPort forms of both. The association ends with Close, or with the
 // server's end of its TCP connection. Network and address are not used: the
 // server binds for both families.
-func (c *Client) ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error) {
-	p, err := c.associate(ctx, m)
+func (c *Client) ListenPacket(ctx context.Context, _ *flow.Meta, network, address string) (net.PacketConn, error) {
+	p, err := c.associate(ctx)
 	if err != nil {
 		return nil, c.fail(Associate, "", err)
 	}
 	return p, nil
 }
 
-func (c *Client) associate(ctx context.Context, m *flow.Meta) (*packetConn, error) {
+func (c *Client) associate(ctx context.Context) (*packetConn, error) {
 	// Zeros: our own address may be translated on the way to the server.
-	ctl, _, bnd, err := c.request(ctx, m, Request{Associate, Addr{IP: unspecified4}})
+	ctl, _, bnd, err := c.request(ctx, Request{Associate, Addr{IP: unspecified4}})
 	if err != nil {
 		return nil, err
 	}
-	conn, err := c.next.DialContext(ctx, m, "udp", c.relayAddr(ctl, bnd).String())
+	at := c.relayAddr(ctl, bnd)
+	own := &flow.Meta{Inbound: flow.Internal, Network: "udp", Dest: at.AddrPort(), Name: at.Name}
+	conn, err := c.next.DialContext(ctx, own, "udp", at.String())
 	if err != nil {
 		abort(ctl)
 		return nil, fmt.Errorf("dial the upstream's relay: %w", err)
@@ -236,12 +238,12 @@ func (p *packetConn) SetReadDeadline(t time.Time) error { return p.udp.SetReadDe
 func (p *packetConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWriteDeadline(t) }
 
 // dialUDP makes an association for one destination.
-func (c *Client) dialUDP(ctx context.Context, m *flow.Meta, address string) (net.Conn, error) {
+func (c *Client) dialUDP(ctx context.Context, address string) (net.Conn, error) {
 	peer, err := destination(address)
 	if err != nil {
 		return nil, c.fail(Associate, address, err)
 	}
-	p, err := c.associate(ctx, m)
+	p, err := c.associate(ctx)
 	if err != nil {
 		return nil, c.fail(Associate, address, err)
 	}

@@ -44,12 +44,14 @@ type Config struct {
 	Inbound flow.Inbound
 	// Auth holds who may use the server; nil for everybody.
 	Auth *Credentials
-	// Allow says whether a client may speak at all. Others are reset. Nil
-	// allows everybody.
-	Allow func(src netip.AddrPort) bool
-	// Rule says whether a flow may be opened, before it is. Its answer to the
-	// client is reply 2. Nil allows everything.
-	Rule func(m *flow.Meta) bool
+	// Rule returns why a flow is refused, or nil. It is asked
+	//   - for a client, before its first byte is read: the flow has a source and
+	//     no destination. When it is refused the connection is reset;
+	//   - for each request, each datagram, and each peer that connects to a BIND:
+	//     the destination is an address, or a name that is not looked up yet. A
+	//     refused request gets reply 2.
+	// The flow is valid during the call. Nil allows everything.
+	Rule func(m *flow.Meta) error
 	// Resolver looks up the names that UDP datagrams are sent to. Nil leaves
 	// them to the Dialer's PacketConn, which is then given an Addr with a name.
 	Resolver Resolver

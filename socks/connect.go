@@ -38,10 +38,15 @@ func (c *client) meta(network string, dst Addr) flow.Meta {
 
 // open registers a flow, if rule and limits allow it.
 func (c *client) open(m flow.Meta, kill func()) (*flow.Flow, error) {
-	if c.cfg.Rule != nil && !c.cfg.Rule(&m) {
+	if err := c.judge(&m); err != nil {
 		c.stats.refused.Add(1)
-		return nil, ErrRule
+		return nil, err
 	}
+	return c.register(m, kill)
+}
+
+// register registers a flow that the rule allows.
+func (c *client) register(m flow.Meta, kill func()) (*flow.Flow, error) {
 	f, err := c.flows.Open(m, kill)
 	if err != nil {
 		c.stats.refused.Add(1)

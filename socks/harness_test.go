@@ -66,6 +66,16 @@ func (d dialFunc) DialContext(ctx context.Context, m *flow.Meta, network, addres
 	return d.dial(ctx, m, network, address)
 }
 
+// refuseIf is a rule that refuses the flows for which bad holds.
+func refuseIf(bad func(m *flow.Meta) bool) func(m *flow.Meta) error {
+	return func(m *flow.Meta) error {
+		if bad(m) {
+			return errors.New("by the test's rule")
+		}
+		return nil
+	}
+}
+
 // proxy is a running server.
 type proxy struct {
 	*socks.Server

@@ -138,8 +138,10 @@ func TestServerDialsYield(t *testing.T) {
 func TestServerRefusals(t *testing.T) {
 	target := echo(t)
 	http := "CONNECT " + target + " HTTP/1.1\r\nHost: x\r\n\r\n"
-	t.Run("allow", func(t *testing.T) {
-		p := start(t, local, socks.Config{Allow: func(src netip.AddrPort) bool { return src.Addr() != netip.MustParseAddr("127.0.0.1") }})
+	t.Run("client", func(t *testing.T) {
+		p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool {
+			return m.Source.Addr() == netip.MustParseAddr("127.0.0.1") && !m.Dest.IsValid() && m.Name == ""
+		})})
 		c, err := net.Dial("tcp", p.addr)
 		if err == nil { // the reset may even be faster than this
 			defer c.Close()
@@ -150,7 +152,7 @@ func TestServerRefusals(t *testing.T) {
 		}
 	})
 	t.Run("rule", func(t *testing.T) {
-		p := start(t, local, socks.Config{Rule: func(m *flow.Meta) bool { return m.Dest.String() != target }})
+		p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool { return m.Dest.String() == target })})
 		socks5(t, dial(t, p.addr), socks.Connect, target, socks.ReplyNotAllowed)
 		c := dial(t, p.addr)
 		send(t, c, http)

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"netstackd/internal/flow"
 )
 
 // Bounds of what one association may have in lookups.
@@ -29,7 +31,7 @@ type names struct {
 }
 
 type known struct {
-	ip    netip.Addr // not valid: there is no such name
+	ips   []netip.Addr // none: there is no such name
 	until time.Time
 }
 
@@ -43,17 +45,13 @@ func newNames(a *association) *names {
 }
 
 // send sends payload to dst when its address is known. It keeps a copy of what
-// has to wait.
-func (n *names) send(dst Addr, payload []byte) {
+// has to wait. Asked is as for allows.
+func (n *names) send(asked *flow.Meta, dst Addr, payload []byte) {
 	n.mu.Lock()
 	queue, looking := n.waiting[dst.Name]
 	if k, ok := n.known[dst.Name]; ok && !looking && time.Now().Before(k.until) {
 		n.mu.Unlock()
-		if !k.ip.IsValid() {
-			n.a.drop()
-			return
-		}
-		n.a.send(Addr{IP: k.ip, Port: dst.Port}, payload)
+		n.deliver(asked, k, dst.Port, payload)
 		return
 	}
 	defer n.mu.Unlock()
@@ -68,14 +66,29 @@ func (n *names) send(dst Addr, payload []byte) {
 	}
 }
 
-// lookup finds a name's address and then sends what has been waiting for it.
+// deliver sends payload to the first of a name's addresses that the rule allows.
+func (n *names) deliver(asked *flow.Meta, k known, port uint16, payload []byte) {
+	for _, ip := range k.ips {
+		if dst := (Addr{IP: ip, Port: port}); n.a.allows(asked, dst) {
+			n.a.send(dst, payload)
+			return
+		}
+	}
+	n.a.drop()
+}
+
+// lookup finds a name's addresses and then sends what has been waiting for it.
 func (n *names) lookup(name string) {
 	ctx, cancel := context.WithTimeout(n.a.ctx, n.a.cfg.DialTimeout)
+	asked := n.a.meta("udp", Addr{})
 	ips, err := n.a.cfg.Resolver.LookupNetIP(ctx, "ip", name)
 	cancel()
 	k := known{until: time.Now().Add(nameTTLFail)}
 	if err == nil && len(ips) > 0 {
-		k = known{ip: ips[0].Unmap(), until: time.Now().Add(nameTTL)}
+		for i := range ips {
+			ips[i] = ips[i].Unmap()
+		}
+		k = known{ips: ips, until: time.Now().Add(nameTTL)}
 	} else {
 		n.a.log("lookup", name, err)
 	}
@@ -97,11 +110,7 @@ func (n *names) lookup(name string) {
 		}
 		n.mu.Unlock()
 		for _, q := range queue {
-			if !k.ip.IsValid() {
-				n.a.drop()
-				continue
-			}
-			n.a.send(Addr{IP: k.ip, Port: q.port}, q.payload)
+			n.deliver(&asked, k, q.port, q.payload)
 		}
 	}
 }

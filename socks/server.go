@@ -42,6 +42,17 @@ func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Se
 	}
 }
 
+// judge returns why the rule refuses a flow, or nil.
+func (s *Server) judge(m *flow.Meta) error {
+	if s.cfg.Rule == nil {
+		return nil
+	}
+	if err := s.cfg.Rule(m); err != nil {
+		return fmt.Errorf("%w: %w", ErrRule, err)
+	}
+	return nil
+}
+
 type counters struct {
 	accepted, denied, badAuth, malformed, failed, refused atomic.Int64
 	connects, binds, associations, requests               atomic.Int64
@@ -51,7 +62,7 @@ type counters struct {
 // Stats counts what a server has done since it was made.
 type Stats struct {
 	Accepted   int64 // connections
-	Denied     int64 // reset because Allow said no
+	Denied     int64 // reset because Rule refused the client
 	BadAuth    int64 // refused for their credentials
 	Malformed  int64 // spoke none of the protocols, or too slowly
 	Failed     int64 // flows whose destination could not be reached
@@ -180,8 +191,9 @@ type client struct {
 // serveConn carries a connection from its first byte to the relay.
 func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 	src := addrPort(conn.RemoteAddr())
-	if s.cfg.Allow != nil && !s.cfg.Allow(src) {
+	if err := s.judge(&flow.Meta{Inbound: s.cfg.Inbound, Network: "tcp", Source: src}); err != nil {
 		s.stats.denied.Add(1)
+		s.cfg.Log.Debug("refused", "proto", s.cfg.Inbound, "src", src, "err", err)
 		abort(conn)
 		return
 	}

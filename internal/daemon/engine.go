@@ -20,6 +20,7 @@ import (
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netstack"
 	"netstackd/internal/relay"
+	"netstackd/internal/route"
 	"netstackd/link"
 )
 
@@ -33,14 +34,15 @@ type dialer interface {
 // engine is the data path between one TUN and whatever carries its flows on:
 // what run and exec have in common.
 type engine struct {
-	log   *slog.Logger
-	flows *flow.Registry
-	loop  *epoll.Loop
-	relay *relay.Relay
-	stack *netstack.Stack
-	tcp   *forward.TCP
-	udp   *forward.UDP
-	echo  *forward.Echo // nil with an upstream
+	log    *slog.Logger
+	routes *route.Table // set before start
+	flows  *flow.Registry
+	loop   *epoll.Loop
+	relay  *relay.Relay
+	stack  *netstack.Stack
+	tcp    *forward.TCP
+	udp    *forward.UDP
+	echo   *forward.Echo // nil with an upstream
 
 	reclaim reclaim
 	serving sync.WaitGroup
@@ -54,24 +56,6 @@ type carriage struct {
 	// host is the host's own network when flows go straight out; nil with an
 	// upstream, which has no pings and whose sockets take a round trip to open.
 	host *hostnet.Dialer
-	// allow says who may use the TUN; nil = everybody.
-	allow func(src netip.Addr) bool
-	// refuse says where flows may not go; nil = anywhere. The dialer holds to it
-	// by itself; packets that need no dial are held to it by gate.
-	refuse policy
-}
-
-// restrict makes the carriage go nowhere that refuse names; nil changes nothing.
-func (c *carriage) restrict(refuse policy) {
-	if refuse == nil {
-		return
-	}
-	c.refuse = refuse
-	d := &restricted{dialer: c.dialer, refuse: refuse}
-	if c.host != nil {
-		d.resolver = c.host
-	}
-	c.dialer = d
 }
 
 // newEngine makes the parts that need no carriage yet. It owns dev.
@@ -121,7 +105,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 		Relay:       e.relay,
 		Flows:       e.flows,
 		DialTimeout: cfg.DialTimeout,
-		Allow:       c.allowSource,
+		Routes:      e.routes,
 		Log:         e.log,
 	})
 	stackAddrs := stackAddresses(cfg)
@@ -135,7 +119,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 		Router:  router,
 		Logger:  e.log,
 	})
-	packets := &forward.Packets{UDP: e.udp}
+	packets := &forward.Packets{UDP: e.udp, Routes: e.routes, Refuse: e.stack.WriteUnreachable}
 	if c.host != nil {
 		e.echo = forward.NewEcho(e.stack.Link(), pinger(c.host, e.log), e.loop, e.flows, forward.EchoConfig{
 			Router: router,
@@ -149,8 +133,9 @@ func (e *engine) start(cfg Config, c carriage) error {
 	err := e.stack.Start(netstack.Config{
 		Addresses: stackAddrs,
 		TCP:       cfg.tcp(),
-		Packets:   &gate{packets, c, e.stack},
+		Packets:   packets,
 		Connect:   e.tcp.Connect,
+		Permit:    e.routes.PermitAddr,
 	})
 	if err != nil {
 		return fmt.Errorf("stack: %w", err)
@@ -269,48 +254,4 @@ func stackAddresses(cfg Config) []netip.Prefix {
 		out = append(out, netip.PrefixFrom(StackAddr(p), p.Bits()))
 	}
 	return out
-}
-
-// socksDialer is the carriage for a SOCKS server.
-func (c *carriage) socksDialer() dialer {
-	if d, ok := c.dialer.(*restricted); ok {
-		return judgedPackets{d}
-	}
-	return c.dialer
-}
-
-func (c *carriage) allowSource(src, _ netip.AddrPort) bool {
-	return c.allow == nil || c.allow(src.Addr())
-}
-
-// gate keeps out the packets of flows that may not run, and says so to whoever
-// sent them.
-type gate struct {
-	*forward.Packets
-	carriage
-	stack *netstack.Stack
-}
-
-func (g *gate) HandlePacket(p *netstack.Packet) bool {
-	// An upstream has no way to carry echo requests on: better known than waited for.
-	carried := g.Echo != nil || !echoRequest(p)
-	if carried && (g.allow == nil || g.allow(p.Src)) && (g.refuse == nil || !g.refuse(p.Src, p.Dst)) {
-		return g.Packets.HandlePacket(p)
-	}
-	if p.Proto != netstack.ProtoUDP && !echoRequest(p) {
-		return true // no ICMP error answers another (RFC 1122 §3.2.2)
-	}
-	quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)
-	g.stack.WriteUnreachable(p.Dst, quote, netstack.AdminProhibited)
-	return true
-}
-
-func echoRequest(p *netstack.Packet) bool {
-	switch p.Proto {
-	case netstack.ProtoICMP:
-		return p.Transport[0] == 8 // RFC 792
-	case netstack.ProtoICMPv6:
-		return p.Transport[0] == 128 // RFC 4443 §4.1
-	}
-	return false
 }

@@ -80,11 +80,13 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	}
 	defer e.close()
 
+	e.routes = sandboxRoutes(cfg, sb)
 	out := hostnet.New(hostnet.Config{
 		Mark:        cfg.FWMark,
 		Interface:   cfg.Interface,
 		DialTimeout: cfg.DialTimeout,
 		NoIPv6:      cfg.NoIPv6,
+		Permit:      e.routes.PermitAddr,
 	})
 	if err := out.Check(ctx); err != nil {
 		return 0, err
@@ -98,8 +100,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	if c.host == nil { // those on the host's loopback are not the upstream's
 		servers = resolvers.Remote
 	}
-	names := dns.New(c.dialer, dns.Config{Servers: servers, NoIPv6: cfg.NoIPv6, Logger: log})
-	c.restrict(policyOf(cfg, nil))
+	names := dns.New(c.dialer, dns.Config{Servers: servers, Permit: e.routes.Permit, NoIPv6: cfg.NoIPv6, Logger: log})
 	socksCarriage := c
 	c.dialer = sb.Dialer(c.dialer)
 	if err := e.start(cfg, c); err != nil {

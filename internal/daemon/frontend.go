@@ -20,7 +20,7 @@ type frontend struct {
 	cfg      Config
 	carriage carriage
 	auth     *socks.Credentials
-	names    resolver // the host's own
+	names    *hostnet.Dialer // the host's own resolver
 
 	host, stack []net.Listener
 	cancel      context.CancelFunc
@@ -36,6 +36,7 @@ func (f *frontend) listen() error {
 		}
 		f.host = append(f.host, ln)
 	}
+	f.engine.routes.SetListeners(addrPorts(f.host))
 	if f.cfg.SOCKSStack == 0 {
 		return nil
 	}
@@ -73,7 +74,7 @@ func (f *frontend) start() {
 	e := f.engine
 	base := socks.Config{
 		Auth:         f.auth,
-		Rule:         f.rule,
+		Rule:         e.routes.Permit,
 		DialTimeout:  f.cfg.DialTimeout,
 		UDPTimeout:   f.cfg.UDPTimeout,
 		DrainTimeout: f.cfg.Drain,
@@ -84,7 +85,7 @@ func (f *frontend) start() {
 	}
 	hostCfg := base
 	hostCfg.Inbound = flow.SOCKSHost
-	d := f.carriage.socksDialer()
+	d := f.carriage.dialer
 	if f.cfg.SOCKSEgress == EgressStack {
 		// The host routes what comes out of the TUN, and the host looks up names.
 		d, hostCfg.Resolver = e.stack, f.names
@@ -93,13 +94,10 @@ func (f *frontend) start() {
 
 	stackCfg := base
 	stackCfg.Inbound = flow.SOCKSStack
-	if allow := f.carriage.allow; allow != nil {
-		stackCfg.Allow = func(src netip.AddrPort) bool { return allow(src.Addr()) }
-	}
 	stackCfg.ListenUDP = func(local netip.Addr) (net.PacketConn, error) {
 		return e.stack.ListenUDP(netip.AddrPortFrom(local, 0))
 	}
-	f.serve(ctx, socks.NewServer(f.carriage.socksDialer(), e.relay, e.flows, stackCfg), f.stack)
+	f.serve(ctx, socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg), f.stack)
 
 	if f.auth != nil && f.cfg.Reload != nil {
 		f.serving.Go(func() { f.reload(ctx) })
@@ -114,12 +112,6 @@ func (f *frontend) serve(ctx context.Context, s *socks.Server, on []net.Listener
 			}
 		})
 	}
-}
-
-// rule judges a flow before it is dialed. Names are judged when they have been
-// looked up.
-func (f *frontend) rule(m *flow.Meta) bool {
-	return f.carriage.refuse == nil || m.Name != "" || !m.Dest.Addr().IsValid() || !f.carriage.refuse(m.Source.Addr(), m.Dest.Addr().Unmap())
 }
 
 // reload reads the credentials again each time it is asked to.

@@ -67,7 +67,11 @@ func (p *published) carry(ctx context.Context, in net.Conn, port uint16) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f, err := p.engine.flows.Open(m, cancel)
+	var f *flow.Flow
+	err := p.engine.routes.Permit(&m)
+	if err == nil {
+		f, err = p.engine.flows.Open(m, cancel)
+	}
 	if err == nil {
 		for _, addr := range p.inside {
 			var out net.Conn

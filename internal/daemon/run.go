@@ -49,12 +49,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, host.Close()) }()
 
+	e.routes = hostRoutes(cfg, host)
 	out := hostnet.New(hostnet.Config{
 		Mark:        host.Mark(),
 		Interface:   cfg.Interface,
 		DialTimeout: cfg.DialTimeout,
 		NoIPv6:      cfg.NoIPv6,
 		Nameservers: host.Nameservers,
+		Permit:      e.routes.PermitAddr,
 	})
 	if err := out.Check(ctx); err != nil {
 		return err
@@ -63,15 +65,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if !cfg.Gateway {
-		c.allow = host.IsLocal
-	}
-	c.restrict(policyOf(cfg, host.IsLocal))
 	if err := e.start(cfg, c); err != nil {
 		return err
 	}
 	if cfg.RouteDefault {
-		names := dns.New(c.dialer, dns.Config{Servers: nameservers(host, c.host != nil), NoIPv6: cfg.NoIPv6, Logger: log})
+		names := dns.New(c.dialer, dns.Config{Servers: nameservers(host, c.host != nil), Permit: e.routes.Permit, NoIPv6: cfg.NoIPv6, Logger: log})
 		if err := e.serveDNS(cfg, names, nil, nil); err != nil {
 			return err
 		}

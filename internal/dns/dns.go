@@ -49,6 +49,12 @@ type Config struct {
 	// Dialer that is an upstream Nameservers.Remote. Nil follows /etc/resolv.conf.
 	Servers func() []netip.AddrPort
 
+	// Permit returns why a query must not be carried on, or nil. It is asked for
+	// each query with its source alone, and then with each nameserver as the
+	// destination; those that are refused are not asked, which is logged once.
+	// Nil permits all.
+	Permit func(m *flow.Meta) error
+
 	// NoIPv6 answers that there are no AAAA records, whatever the name.
 	NoIPv6 bool
 
@@ -96,6 +102,7 @@ type Server struct {
 	slots   chan struct{} // one for each query under way
 	conns   chan struct{} // one for each program's TCP connection
 	silent  silence
+	refused sync.Map // netip.AddrPort of nameservers that Permit refused
 	streams pool
 	tasks   sync.WaitGroup // goroutines of queries and streams
 	ran     atomic.Bool

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"netstackd/internal/flow"
 )
 
 // rounds is how often each nameserver may be asked for one query.
@@ -58,7 +60,11 @@ var errNoServers = errors.New("no nameserver is configured")
 func (s *Server) forward(ctx context.Context, q *query, source netip.AddrPort) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	servers := s.silent.order(s.cfg.Servers(), time.Now())
+	servers, err := s.permitted(s.cfg.Servers(), source)
+	if err != nil {
+		return nil, err
+	}
+	servers = s.silent.order(servers, time.Now())
 	if len(servers) == 0 {
 		return nil, errNoServers
 	}
@@ -120,6 +126,34 @@ func (s *Server) forward(ctx context.Context, q *query, source netip.AddrPort) (
 		}
 	}
 	return refusal, orNil(refusal, failure)
+}
+
+// permitted returns the nameservers that may be asked for a query from source.
+// The error says why none may.
+func (s *Server) permitted(servers []netip.AddrPort, source netip.AddrPort) ([]netip.AddrPort, error) {
+	if s.cfg.Permit == nil {
+		return servers, nil
+	}
+	m := flow.Meta{Inbound: flow.Internal, Network: "udp", Source: source}
+	if err := s.cfg.Permit(&m); err != nil {
+		return nil, err
+	}
+	var out []netip.AddrPort
+	var refused error
+	for _, m.Dest = range servers {
+		if err := s.cfg.Permit(&m); err != nil {
+			refused = err
+			if _, known := s.refused.LoadOrStore(m.Dest, true); !known {
+				s.cfg.Logger.Warn("a nameserver is not asked", "server", m.Dest, "err", err)
+			}
+			continue
+		}
+		out = append(out, m.Dest)
+	}
+	if len(out) == 0 {
+		return nil, refused
+	}
+	return out, nil
 }
 
 // orNil returns err unless there is an answer.

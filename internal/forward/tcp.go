@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +12,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/internal/netstack"
+	"netstackd/internal/route"
 )
 
 // TCPDialer carries connections on.
@@ -33,8 +33,8 @@ type TCPConfig struct {
 	Flows  *flow.Registry
 	// DialTimeout bounds one dial; 0 = 10 s.
 	DialTimeout time.Duration
-	// Allow says whether a flow may run; nil = every one.
-	Allow func(src, dst netip.AddrPort) bool
+	// Routes says which flows may run; nil = every one.
+	Routes *route.Table
 	// Log gets one line for each flow at level Debug; nil = none.
 	Log *slog.Logger
 }
@@ -45,7 +45,7 @@ type TCPStats struct {
 	Refused     uint64 // closed ports, and what looks like them
 	Unreachable uint64
 	TimedOut    uint64
-	Denied      uint64 // by Allow
+	Denied      uint64 // by Routes
 	Limited     uint64 // by limits of flows, memory or descriptors
 	Abandoned   uint64 // given up by the application during the handshake
 }
@@ -82,8 +82,9 @@ func (t *TCP) Stats() TCPStats {
 // Connect answers one request, on the request's own goroutine.
 func (t *TCP) Connect(r *netstack.Request) {
 	m := flow.Meta{Inbound: flow.Transparent, Network: "tcp", Source: r.Source(), Dest: r.Dest()}
-	if t.cfg.Allow != nil && !t.cfg.Allow(m.Source, m.Dest) {
+	if err := t.cfg.Routes.Permit(&m); err != nil {
 		t.denied.Add(1)
+		t.log(&m, err)
 		r.Unreachable(netstack.AdminProhibited)
 		return
 	}

@@ -19,6 +19,7 @@ import (
 	"netstackd/internal/forward"
 	"netstackd/internal/netstack"
 	"netstackd/internal/relay"
+	"netstackd/internal/route"
 	"netstackd/tun/tuntest"
 )
 
@@ -205,15 +206,13 @@ func TestTCPConnects(t *testing.T) {
 	}
 }
 
-func TestTCPAllow(t *testing.T) {
+func TestTCPRoutes(t *testing.T) {
 	r := newTCPRig(t, forward.TCPConfig{
 		Dialer: dialFunc(func(context.Context, *flow.Meta, string) (net.Conn, error) {
 			t.Error("dialed what is not allowed")
 			return nil, syscall.ECONNREFUSED
 		}),
-		Allow: func(src, dst netip.AddrPort) bool {
-			return src.Addr() != netip.MustParseAddr("10.0.0.1") || dst != netip.MustParseAddrPort("192.0.2.1:80")
-		},
+		Routes: route.New(route.Config{Open: true, Allow: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}),
 	}, flow.Config{})
 	if _, err := r.dial(t, "192.0.2.1:80", tcpPatience); !errors.Is(err, syscall.EHOSTUNREACH) {
 		t.Errorf("the application saw %v", err)

@@ -16,8 +16,8 @@ import (
 
 // DialContext connects through the stack, out of the TUN. The network is "tcp"
 // or "udp", with or without a 4 or 6; a name is looked up by the host's
-// resolver and its addresses are tried in turn. Errors wrap the errno.
-func (s *Stack) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+// resolver and its permitted addresses are tried in turn. Errors wrap the errno.
+func (s *Stack) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
 	dial := s.dialTCP
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -26,7 +26,7 @@ func (s *Stack) DialContext(ctx context.Context, _ *flow.Meta, network, address 
 	default:
 		return nil, net.UnknownNetworkError(network)
 	}
-	addrs, err := s.resolve(ctx, network, address)
+	addrs, err := s.resolve(ctx, m, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,8 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 }
 
 // resolve returns the addresses that a host:port stands for, of the families
-// that the network allows and the stack has.
-func (s *Stack) resolve(ctx context.Context, network, address string) ([]netip.AddrPort, error) {
+// that the network allows and the stack has. Those of a name are judged.
+func (s *Stack) resolve(ctx context.Context, m *flow.Meta, network, address string) ([]netip.AddrPort, error) {
 	host, portName, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("netstack: address %q: %w", address, err)
@@ -86,17 +86,29 @@ func (s *Stack) resolve(ctx context.Context, network, address string) ([]netip.A
 		return nil, fmt.Errorf("netstack: port %q: %w", portName, err)
 	}
 	ips := []netip.Addr{}
+	permit := func(*flow.Meta, netip.AddrPort) error { return nil }
 	if ip, err := netip.ParseAddr(host); err == nil {
 		ips = append(ips, ip)
 	} else if ips, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
 		return nil, err
+	} else if s.cfg.Permit != nil {
+		permit = s.cfg.Permit
 	}
 	var out []netip.AddrPort
+	var refused error
 	for _, ip := range ips {
-		ip = ip.Unmap()
-		if wants(network, ip) && s.Own(ip).IsValid() {
-			out = append(out, netip.AddrPortFrom(ip, uint16(port)))
+		to := netip.AddrPortFrom(ip.Unmap(), uint16(port))
+		if !wants(network, to.Addr()) || !s.Own(to.Addr()).IsValid() {
+			continue
 		}
+		if err := permit(m, to); err != nil {
+			refused = err
+			continue
+		}
+		out = append(out, to)
+	}
+	if len(out) == 0 && refused != nil {
+		return nil, fmt.Errorf("netstack: %s: %w", host, refused)
 	}
 	if len(out) == 0 {
 		return nil, &net.AddrError{Err: "no suitable address", Addr: host}

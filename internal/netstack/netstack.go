@@ -28,6 +28,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"netstackd/internal/flow"
 	"netstackd/internal/worker"
 	"netstackd/link"
 )
@@ -46,6 +47,9 @@ type Config struct {
 	// Connect takes foreign TCP connections, each on a goroutine of its own.
 	// Without it they are refused.
 	Connect func(*Request)
+	// Permit judges each address of a name that DialContext looks up; nil
+	// permits all.
+	Permit func(m *flow.Meta, dst netip.AddrPort) error
 }
 
 type counters struct {

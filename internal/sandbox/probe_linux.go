@@ -173,9 +173,15 @@ func newProbeConn(fd int, dest netip.AddrPort) (*probeConn, error) {
 	return &probeConn{c.(*net.UnixConn), dest}, nil
 }
 
-// Dialer wraps the dialer of the stack's forwarder, outside of any policy on
-// destinations, so that Run sees its probe arrive. Everything else, and everything
-// when no probe is under way, goes to next.
+// Probing reports whether a connection to dst is Run's probe, which must reach
+// Dialer whatever the rules on destinations are. It is, until the command runs.
+func (s *Sandbox) Probing(dst netip.AddrPort) bool {
+	p := s.proof.Load()
+	return p != nil && slices.Contains(p.addrs, dst)
+}
+
+// Dialer wraps the dialer of the stack's forwarder, so that Run sees its probe
+// arrive. Everything else, and everything when no probe is under way, goes to next.
 func (s *Sandbox) Dialer(next Dialer) Dialer { return &prober{next, s} }
 
 type prober struct {
@@ -184,12 +190,8 @@ type prober struct {
 }
 
 func (d *prober) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
-	if p := d.s.proof.Load(); p != nil && m != nil && m.Network == "tcp" {
-		for _, a := range p.addrs {
-			if m.Dest == a {
-				return p.dial(a)
-			}
-		}
+	if p := d.s.proof.Load(); p != nil && m != nil && m.Network == "tcp" && slices.Contains(p.addrs, m.Dest) {
+		return p.dial(m.Dest)
 	}
 	return d.Dialer.DialContext(ctx, m, network, address)
 }

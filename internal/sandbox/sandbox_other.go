@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 )
 
@@ -31,6 +32,9 @@ func (*Sandbox) TUN() []int { return nil }
 
 // DNS returns none.
 func (*Sandbox) DNS() ([]net.PacketConn, []net.Listener) { return nil, nil }
+
+// Probing reports false.
+func (*Sandbox) Probing(netip.AddrPort) bool { return false }
 
 // Dialer returns next.
 func (*Sandbox) Dialer(next Dialer) Dialer { return next }

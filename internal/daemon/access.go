@@ -1,0 +1,54 @@
+package daemon
+
+import (
+	"net"
+	"net/netip"
+
+	"netstackd/internal/netcfg"
+	"netstackd/internal/route"
+	"netstackd/internal/sandbox"
+)
+
+// hostRoutes returns the rules of run.
+func hostRoutes(cfg Config, host *netcfg.Host) *route.Table {
+	rc := destinations(cfg)
+	rc.Local, rc.Open = host.IsLocal, cfg.Gateway
+	for _, p := range stackAddresses(cfg) {
+		rc.Stack = append(rc.Stack, p.Addr())
+	}
+	return route.New(rc)
+}
+
+// sandboxRoutes returns the rules of exec. The command uses the TUN, and is not
+// this host; clients of a SOCKS listener on the host may be.
+func sandboxRoutes(cfg Config, sb *sandbox.Sandbox) *route.Table {
+	rc := destinations(cfg)
+	here := new(route.Interfaces)
+	rc.Local = func(a netip.Addr) bool {
+		for _, p := range cfg.Address {
+			if p.Contains(a) {
+				return false // the command, even where this host has the same subnet
+			}
+		}
+		return here.Has(a)
+	}
+	rc.Open, rc.Probe = true, sb.Probing
+	return route.New(rc)
+}
+
+// destinations returns the rules on destinations that the flags ask for.
+func destinations(cfg Config) route.Config {
+	return route.Config{NoIPv6: cfg.NoIPv6, BlockLAN: cfg.Exec.BlockLAN, Allow: cfg.Exec.Allow}
+}
+
+// addrPorts returns where listeners listen.
+func addrPorts(list []net.Listener) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, ln := range list {
+		if a, ok := ln.Addr().(*net.TCPAddr); ok {
+			at := a.AddrPort()
+			out = append(out, netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()))
+		}
+	}
+	return out
+}

@@ -1,0 +1,222 @@
+// Package route decides who may reach what. Every inbound asks the same
+// function, Table.Decide, before it carries a flow on.
+//
+// # Theory of operation
+//
+// A flow is described by its flow.Meta. The rules are asked in this order, and
+// the first that refuses ends the flow:
+//
+//	source       the TUN, and what listens behind it, is for this host's own
+//	             addresses, unless Config.Open
+//	own          no flow leads back to a listener of netstackd
+//	internal     netstackd's own flows (DNS queries, dials of an upstream) and
+//	             connections to published ports go anywhere else
+//	loopback     127.0.0.0/8, ::1, 0.0.0.0 and :: of this host are for sources
+//	             that are this host
+//	IPv6         Config.NoIPv6
+//	local net    Config.BlockLAN
+//	allow list   Config.Allow
+//
+// An inbound that has only the source yet, such as an accepted connection
+// before its request, leaves Dest and Name empty: the source alone is judged.
+// An inbound that has only a name has the name judged as far as it stands for an
+// address. When the name has been looked up, each of its addresses is judged
+// (PermitAddr), and those that are refused are not dialed.
+//
+// An IPv6 address that carries an IPv4 address (NAT64, 6to4, Teredo) is judged
+// by both.
+package route
+
+import (
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"syscall"
+
+	"netstackd/internal/flow"
+)
+
+// Config says what is allowed. The zero value is for a host whose addresses are
+// not known: only loopback sources are its own.
+type Config struct {
+	// Local reports whether a source address is this host's own. Nil = only
+	// loopback addresses are.
+	Local func(netip.Addr) bool
+	// Open lets sources use the TUN that are not this host's own: those behind a
+	// gateway, or a sandboxed command.
+	Open bool
+	// Stack are the addresses by which this host's sockets reach the stack.
+	Stack []netip.Addr
+	// Probe reports whether a transparent connection to dst is a sandbox's test
+	// of itself, which is always allowed. Nil = none is.
+	Probe func(dst netip.AddrPort) bool
+
+	NoIPv6   bool           // refuse IPv6 destinations
+	BlockLAN bool           // refuse destinations on local networks
+	Allow    []netip.Prefix // the only destinations; none = everywhere
+}
+
+// Table holds the rules. Its methods may be called concurrently. A nil Table
+// allows everything.
+type Table struct {
+	cfg       Config
+	near      Interfaces
+	listeners atomic.Pointer[[]netip.AddrPort]
+	nat64     atomic.Pointer[[]netip.Prefix]
+}
+
+// New returns a Table.
+func New(cfg Config) *Table { return &Table{cfg: cfg} }
+
+// SetListeners replaces the addresses of netstackd's own TCP listeners on the
+// host. No flow may lead to them.
+func (t *Table) SetListeners(list []netip.AddrPort) { t.listeners.Store(&list) }
+
+// Decision is the answer for one flow.
+type Decision struct {
+	// Reason says why the flow is refused, in a few words for a log. Empty means
+	// that it is allowed.
+	Reason string
+}
+
+// Allowed reports whether the flow may run.
+func (d Decision) Allowed() bool { return d.Reason == "" }
+
+// Err returns nil for an allowed flow, else a *RefusedError.
+func (d Decision) Err() error {
+	if d.Allowed() {
+		return nil
+	}
+	return &RefusedError{d.Reason}
+}
+
+// RefusedError is the error of a flow that a rule refuses. It wraps EACCES, by
+// which an application sees that it is prohibited.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return "route: refused: " + e.Reason }
+
+// Unwrap returns EACCES.
+func (e *RefusedError) Unwrap() error { return syscall.EACCES }
+
+// Reasons.
+const (
+	reasonSource   = "the TUN is for this host's own programs"
+	reasonOwn      = "the destination is netstackd itself"
+	reasonLoopback = "this host's loopback is for its own programs"
+	reasonIPv6     = "IPv6 is off"
+	reasonLAN      = "the destination is on a local network"
+	reasonAllow    = "the destination is not on the list of allowed ones"
+)
+
+// Decide says whether a flow may run. It does not allocate.
+func (t *Table) Decide(m *flow.Meta) Decision {
+	if t == nil {
+		return Decision{}
+	}
+	if !t.sourceAllowed(m) {
+		return Decision{reasonSource}
+	}
+	dst := m.Dest.Addr()
+	if !dst.IsValid() {
+		if dst = nameAddr(m.Name); !dst.IsValid() {
+			return Decision{} // no destination yet, or one whose addresses are judged later
+		}
+	}
+	dst = dst.Unmap().WithZone("")
+	inner := t.embedded(dst)
+	if m.Network == "tcp" && t.cfg.Probe != nil && m.Inbound == flow.Transparent && t.cfg.Probe(m.Dest) {
+		return Decision{}
+	}
+	if t.own(m.Network, dst, m.Dest.Port()) {
+		return Decision{reasonOwn}
+	}
+	switch m.Inbound {
+	case flow.Internal, flow.Published:
+		return Decision{}
+	}
+	if (loopback(dst) || loopback(inner)) && !t.local(m.Source.Addr()) {
+		return Decision{reasonLoopback}
+	}
+	if t.cfg.NoIPv6 && dst.Is6() {
+		return Decision{reasonIPv6}
+	}
+	if t.cfg.BlockLAN && t.lan(dst, inner) {
+		return Decision{reasonLAN}
+	}
+	if len(t.cfg.Allow) > 0 && !contains(t.cfg.Allow, dst) && !contains(t.cfg.Allow, inner) {
+		return Decision{reasonAllow}
+	}
+	return Decision{}
+}
+
+// Permit is Decide as an error: nil, or a *RefusedError.
+func (t *Table) Permit(m *flow.Meta) error { return t.Decide(m).Err() }
+
+// PermitAddr is Permit for one address that the flow's name stands for.
+func (t *Table) PermitAddr(m *flow.Meta, dst netip.AddrPort) error {
+	to := *m
+	to.Name, to.Dest = "", dst
+	return t.Permit(&to)
+}
+
+// sourceAllowed reports whether the flow's source may use its inbound.
+func (t *Table) sourceAllowed(m *flow.Meta) bool {
+	switch m.Inbound {
+	case flow.Transparent, flow.SOCKSStack:
+		return t.cfg.Open || t.local(m.Source.Addr())
+	case flow.Internal: // the source is that of the DNS query, if any
+		return t.cfg.Open || !m.Source.IsValid() || t.local(m.Source.Addr())
+	}
+	return true
+}
+
+// local reports whether a source is this host.
+func (t *Table) local(src netip.Addr) bool {
+	src = src.Unmap()
+	return src.IsLoopback() || t.cfg.Local != nil && t.cfg.Local(src)
+}
+
+// own reports whether a destination is a listener of netstackd.
+func (t *Table) own(network string, dst netip.Addr, port uint16) bool {
+	if slices.Contains(t.cfg.Stack, dst) {
+		return true
+	}
+	list := t.listeners.Load()
+	if network != "tcp" || list == nil {
+		return false
+	}
+	for _, l := range *list {
+		if l.Port() == port && t.answers(l.Addr(), dst) {
+			return true
+		}
+	}
+	return false
+}
+
+// answers reports whether a listener on address a gets connections to dst.
+func (t *Table) answers(a, dst netip.Addr) bool {
+	switch dst { // the kernel connects to loopback in their place
+	case netip.IPv4Unspecified():
+		dst = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		dst = netip.IPv6Loopback()
+	}
+	if !a.IsUnspecified() {
+		return a == dst
+	}
+	return (a.Is6() || dst.Is4()) && t.local(dst)
+}
+
+// loopback reports whether a connection to a stays on its host. The kernel takes
+// an unspecified address for loopback.
+func loopback(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }
+
+func contains(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
