@@ -18,22 +18,31 @@ import (
 // TUN, with the TUN's address, and its client would not know it. A TCP
 // connection always has its address, so this is about UDP only.
 //
-// Two chains put that right, without the state of a connection:
+// Two chains put that right, without the state of a connection. They remember
+// clients, by address, port and the service's port, with the address asked:
 //
-//	input   from elsewhere, to a socket without an address: remember
-//	        client, client's port, service's port -> address asked
-//	output  into the TUN, from the TUN's address, to a remembered client:
-//	        answer from the address asked; the kernel then routes it again,
-//	        and by that source it leaves as it would have without us
-//	input   to a service that has answered so: from now on to the TUN's
-//	        address, since it may have connected its socket to the client
+//	input   from outside, to a socket without an address: remember the client
+//	output  into the TUN, from the TUN's address, to a remembered client: send
+//	        from the address asked. The kernel then routes the packet again, and
+//	        by that source it leaves as it would have without us
+//	input   from a client that was answered so: to the TUN's address, since
+//	        the service may have connected its socket to the client
 //
 // Output comes before connection tracking, input after the user's filters, so
 // that both see the addresses that the client sees.
-const (
-	servedTimeout = 5 * time.Minute // RFC 4787 REQ-5
-	servedSize    = 1 << 16
+//
+// Sources can be forged, and a full set takes no more clients. So how long a
+// client is remembered depends on what it did, and each kind has its own set:
+//
+//	asked     sent a question                              30 s
+//	answered  got an answer                                30 s
+//	served    sent a question after an answer              5 min (RFC 4787 REQ-5)
+//	crowd     sent a question when asked was full          1 s
+//
+// A flood of forged questions fills asked and answered. Then clients that are
+// served keep their places, and others have the second of crowd for an answer.
 
+const (
 	priorityOutput = -300 // NF_IP_PRI_RAW
 	priorityInput  = 200  // after NF_IP_PRI_SECURITY, before helpers
 )
@@ -45,16 +54,16 @@ type nftFamily struct {
 	src, dst         uint32 // offsets in the IP header
 	sport, dport     uint32 // registers after an address in the first
 	csumType         uint32 // of the IP header
-	served, moved    string
+	suffix           string // of its sets' names
 }
 
 func nftFamilyOf(f family) nftFamily {
 	if f == ipv4 {
 		return nftFamily{unix.NFPROTO_IPV4, 7, 4, 12, 16, unix.NFT_REG32_01, unix.NFT_REG32_02,
-			unix.NFT_PAYLOAD_CSUM_INET, "served4", "moved4"}
+			unix.NFT_PAYLOAD_CSUM_INET, "4"}
 	}
 	return nftFamily{unix.NFPROTO_IPV6, 8, 16, 8, 24, unix.NFT_REG32_04, unix.NFT_REG32_05,
-		unix.NFT_PAYLOAD_CSUM_NONE, "served6", "moved6"}
+		unix.NFT_PAYLOAD_CSUM_NONE, "6"}
 }
 
 // serveUDP makes the two chains. They live as long as the returned file.
@@ -104,69 +113,73 @@ func (b *nftBatch) addChain(table, name, kind string, hook uint32, priority int3
 		str(unix.NFTA_CHAIN_TYPE, kind))
 }
 
-// serve adds maps and rules of one family, as the comment at the top has them.
-func (b *nftBatch) serve(table string, f nftFamily, tun []byte, addr netip.Addr) {
-	const key, value = unix.NFT_REG_1, unix.NFT_REG_3
-	b.addSet(table, f, f.served, true)
-	b.addSet(table, f, f.moved, false)
-
-	isFamily := []nftAttr{nftMeta(unix.NFT_META_NFPROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{f.nfproto})}
-	// The client is the source of a question and the destination of an answer.
-	client := func(addrAt, clientPort, servicePort uint32) []nftAttr {
-		return []nftAttr{
-			nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, addrAt, f.length, key),
-			nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, clientPort, 2, f.sport),
-			nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, servicePort, 2, f.dport),
-		}
-	}
-	question := client(f.src, 0, 2)
-	answer := client(f.dst, 2, 0)
-	own := addr.AsSlice()
-
-	b.addRule(table, "input", slices.Concat(isFamily,
-		[]nftAttr{nftSocket(nftSocketWildcard, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{1})},
-		question, []nftAttr{
-			nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, f.dst, f.length, value),
-			nftRemember(f.served, key, value),
-		})...)
-	b.addRule(table, "input", slices.Concat(isFamily, question, []nftAttr{
-		nftLookup(f.moved, key),
-		nftImmediate(value, own),
-		f.write(f.dst, value),
-	})...)
-	b.addRule(table, "output", slices.Concat(
-		[]nftAttr{nftMeta(unix.NFT_META_OIF, 1), nftCompare(1, unix.NFT_CMP_EQ, tun)},
-		[]nftAttr{nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{protoUDP})},
-		isFamily,
-		[]nftAttr{nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, f.src, f.length, 1), nftCompare(1, unix.NFT_CMP_EQ, own)},
-		answer, []nftAttr{
-			nftLookup(f.served, key, value),
-			nftRemember(f.moved, key),
-			f.write(f.src, value),
-			// Remembered for as long as it is used. Read back from the packet:
-			// nft 1.0 fails to print a value that comes from a map.
-			nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, f.src, f.length, value),
-			nftRemember(f.served, key, value),
-		})...)
+// clientSet is one set of remembered clients.
+type clientSet struct {
+	name string
+	size uint32 // clients; the kernel allocates 16 bytes for each in advance
+	life time.Duration
 }
 
-// addSet makes a set of clients, or a map from them to an address of ours.
-func (b *nftBatch) addSet(table string, f nftFamily, name string, isMap bool) {
+// serve adds the sets and rules of one family, as the comment at the top has them.
+func (b *nftBatch) serve(table string, f nftFamily, tun []byte, addr netip.Addr) {
+	// A key has up to six 32-bit registers from the first on.
+	const key, asked, own = unix.NFT_REG_1, unix.NFT_REG_3, unix.NFT_REG_4
+	var (
+		askedSet    = clientSet{"asked" + f.suffix, 1 << 15, 30 * time.Second}
+		answeredSet = clientSet{"answered" + f.suffix, 1 << 15, 30 * time.Second}
+		servedSet   = clientSet{"served" + f.suffix, 1 << 16, 5 * time.Minute}
+		crowdSet    = clientSet{"crowd" + f.suffix, 1 << 17, time.Second}
+	)
+	for _, s := range []clientSet{askedSet, answeredSet, servedSet, crowdSet} {
+		b.addSet(table, f, s)
+	}
+	load := func(at, dreg uint32) nftAttr {
+		return nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, at, f.length, dreg)
+	}
+	port := func(at, dreg uint32) nftAttr { return nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, at, 2, dreg) }
+	remember := func(s clientSet) nftAttr { return nftRemember(s.name, key, asked) }
+	isFamily := slices.Concat(nftMeta(unix.NFT_META_NFPROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{f.nfproto}))
+
+	// A question that has been moved to our own address matches no rule after that.
+	question := slices.Concat(isFamily,
+		load(f.src, key), port(0, f.sport), port(2, f.dport),
+		load(f.dst, asked), nftCompare(asked, unix.NFT_CMP_NEQ, addr.AsSlice()))
+	move := slices.Concat(nftImmediate(own, addr.AsSlice()), f.write(f.dst, own))
+	b.addRule(table, "input", question, nftLookup(servedSet.name, key), move, remember(servedSet))
+	b.addRule(table, "input", question, nftLookup(answeredSet.name, key), move,
+		remember(answeredSet), remember(servedSet))
+	wildcard := slices.Concat(nftSocket(nftSocketWildcard, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{1}))
+	b.addRule(table, "input", wildcard, question, remember(askedSet), nftAccept())
+	b.addRule(table, "input", wildcard, question, remember(crowdSet))
+
+	// An answer that has got its source matches no rule after that either.
+	answer := slices.Concat(
+		nftMeta(unix.NFT_META_OIF, 1), nftCompare(1, unix.NFT_CMP_EQ, tun),
+		nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{protoUDP}),
+		isFamily, load(f.src, asked), nftCompare(asked, unix.NFT_CMP_EQ, addr.AsSlice()),
+		load(f.dst, key), port(2, f.sport), port(0, f.dport))
+	for _, r := range []struct{ from, to clientSet }{
+		{servedSet, servedSet}, {answeredSet, answeredSet}, {askedSet, answeredSet}, {crowdSet, answeredSet},
+	} {
+		b.addRule(table, "output", answer, nftLookup(r.from.name, key, asked), f.write(f.src, asked),
+			// Read back from the packet: nft 1.0 fails to print a value that
+			// comes from a map. A full set ends the rule, but the packet is done.
+			load(f.src, asked), remember(r.to))
+	}
+}
+
+// addSet makes a map from clients to the address of ours that they asked.
+func (b *nftBatch) addSet(table string, f nftFamily, s clientSet) {
 	const portType = 13 // nft's inet_service
-	flags := uint32(unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL)
-	attrs := []nftAttr{
-		str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, name),
+	b.add(unix.NFT_MSG_NEWSET,
+		str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, s.name),
 		u32(unix.NFTA_SET_KEY_TYPE, f.addrType<<12|portType<<6|portType), // as nft prints it
 		u32(unix.NFTA_SET_KEY_LEN, f.length+4+4),
 		u32(unix.NFTA_SET_ID, b.seq),
-		nested(unix.NFTA_SET_DESC, u32(unix.NFTA_SET_DESC_SIZE, servedSize)),
-		attr(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(servedTimeout.Milliseconds()))),
-	}
-	if isMap {
-		flags |= unix.NFT_SET_MAP
-		attrs = append(attrs, u32(unix.NFTA_SET_DATA_TYPE, f.addrType), u32(unix.NFTA_SET_DATA_LEN, f.length))
-	}
-	b.add(unix.NFT_MSG_NEWSET, append(attrs, u32(unix.NFTA_SET_FLAGS, flags))...)
+		nested(unix.NFTA_SET_DESC, u32(unix.NFTA_SET_DESC_SIZE, s.size)),
+		attr(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.life.Milliseconds()))),
+		u32(unix.NFTA_SET_DATA_TYPE, f.addrType), u32(unix.NFTA_SET_DATA_LEN, f.length),
+		u32(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL|unix.NFT_SET_MAP))
 }
 
 // write replaces an address in the IP header and mends the checksums, UDP's too.

@@ -3,11 +3,14 @@
 package netcfg_test
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
 )
@@ -93,4 +96,95 @@ func TestIntegrationServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameState(t, before, hostState(t))
+}
+
+// askUDP sends questions from a socket of the peer, and expects each to come
+// back. A question that is lost in a full socket is sent again, as clients do.
+func askUDP(t *testing.T, c net.Conn, questions ...string) {
+	t.Helper()
+	const tries, wait = 10, 200 * time.Millisecond
+	buf := make([]byte, 100)
+	for _, text := range questions {
+		for try := 1; ; try++ {
+			if _, err := c.Write([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			c.SetReadDeadline(time.Now().Add(wait))
+			n, err := c.Read(buf)
+			for err == nil && string(buf[:n]) != text { // a late answer to an earlier one
+				n, err = c.Read(buf)
+			}
+			if err == nil {
+				break
+			}
+			if try == tries {
+				t.Fatalf("%v asks %v %q: %v", c.LocalAddr(), c.RemoteAddr(), text, err)
+			}
+		}
+	}
+}
+
+func dialPeer(t *testing.T, port int) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	inPeer(t, func() (err error) {
+		c, err = net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(farAddr4)}, &net.UDPAddr{IP: net.ParseIP(hostAddr4), Port: port})
+		return err
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Questions with forged sources fill no table for so long that a client gets no
+// answer: neither one that comes during the flood nor one from before it.
+func TestIntegrationServicesFlood(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	for _, i := range []string{"all", "default", "eth0"} {
+		setSysctl(t, "ipv4/conf/"+i+"/rp_filter", "1")
+	}
+	openTUN(t, tunName)
+	cfg := testConfig()
+	cfg.Routes = netcfg.DefaultRoutes()
+	h := open(t, cfg)
+	defer h.Close()
+
+	port := serveUDP(t, false)
+	early := dialPeer(t, port)
+	askUDP(t, early, "one", "two")
+	tied := dialPeer(t, serveUDP(t, true))
+	askUDP(t, tied, "one", "two")
+	for range 2 {
+		inPeer(t, func() error { return forgeUDP(netip.MustParseAddr(hostAddr4), port, 128_000) })
+		askUDP(t, early, "three", "four")
+		askUDP(t, tied, "three", "four")
+		late := dialPeer(t, port)
+		askUDP(t, late, "one", "two", "three")
+	}
+}
+
+// forgeUDP sends n questions, each from another address outside.
+func forgeUDP(dst netip.Addr, port, n int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrInet4{Addr: dst.As4()}
+	b := make([]byte, 20+8+4)
+	b[0], b[8], b[9] = 0x45, 64, unix.IPPROTO_UDP
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	copy(b[16:20], to.Addr[:])
+	binary.BigEndian.PutUint16(b[20:], 4000)
+	binary.BigEndian.PutUint16(b[22:], uint16(port))
+	binary.BigEndian.PutUint16(b[24:], 8+4)
+	for i := range n {
+		binary.BigEndian.PutUint32(b[12:], 100<<24|64<<16|uint32(i))
+		if err := unix.Sendto(fd, b, 0, to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
