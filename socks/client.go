@@ -131,7 +131,8 @@ func (c *Client) request(ctx context.Context, req Request) (conn net.Conn, early
 // answered reports whether err, the result of a request, is the server's word.
 func answered(err error) bool {
 	var reply *ReplyError
-	return err == nil || errors.As(err, &reply)
+	var status *HTTPError
+	return err == nil || errors.As(err, &reply) || errors.As(err, &status)
 }
 
 // attempt dials the server and makes one handshake. With probe, a server that
@@ -182,7 +183,7 @@ func (c *Client) cause(ctx context.Context, err error, pipelined bool) error {
 		return fmt.Errorf("%w: %w", errPipeline, err)
 	}
 	if err == io.EOF {
-		return fmt.Errorf("closed during the handshake: %w", syscall.ECONNRESET)
+		return errClosed
 	}
 	return err
 }

@@ -84,33 +84,19 @@ func (e *HTTPError) Unwrap() error {
 // left to it. The error is an *OpError.
 func (c *HTTPClient) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
 	if isUDP(network) {
-		return nil, c.fail(Associate, address, errHTTPUDP)
+		return nil, c.fail(Associate, address, errTCPOnly)
 	}
 	dst, err := destination(address)
 	if err != nil {
 		return nil, c.fail(Connect, address, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
-	defer cancel()
-	conn, err := c.next.DialContext(ctx, c.own, "tcp", c.server)
+	conn, err := dialThrough(ctx, c.own, c.next, c.server, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
+		return c.handshake(conn, dst)
+	})
 	if err != nil {
-		return nil, c.fail(Connect, address, &serverError{err})
-	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
-	early, err := c.handshake(conn, dst)
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		abort(conn)
-		var refused *HTTPError
-		if ctx.Err() != nil && !errors.As(err, &refused) {
-			err = fmt.Errorf("no answer: %w", context.Cause(ctx))
-		}
 		return nil, c.fail(Connect, address, err)
 	}
-	conn.SetDeadline(noDeadline)
-	return withPrefix(conn, early), nil
+	return conn, nil
 }
 
 // handshake asks for dst and returns what came behind the answer.
@@ -131,7 +117,7 @@ func (c *HTTPClient) handshake(conn net.Conn, dst Addr) ([]byte, error) {
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) && limited.N > 0 {
-			err = fmt.Errorf("closed during the handshake: %w", syscall.ECONNRESET)
+			err = errClosed
 		}
 		return nil, err
 	}
@@ -154,16 +140,14 @@ func proxyError(field string) string {
 	return ""
 }
 
-var errHTTPUDP = fmt.Errorf("an HTTP proxy carries TCP only: use a socks5:// upstream: %w", syscall.EOPNOTSUPP)
-
 // ListenPacket fails: HTTP CONNECT carries no UDP.
 func (c *HTTPClient) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
-	return nil, c.fail(Associate, "", errHTTPUDP)
+	return nil, c.fail(Associate, "", errTCPOnly)
 }
 
 // Listen fails: HTTP has nothing like BIND.
 func (c *HTTPClient) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
-	return nil, c.fail(Bind, "", errHTTPUDP)
+	return nil, c.fail(Bind, "", errTCPOnly)
 }
 
 func (c *HTTPClient) fail(cmd Command, address string, err error) error {

@@ -45,12 +45,27 @@ func TestVia(t *testing.T) {
 		{"socks5://h", "socks5://h:1080"},
 		{"socks5h://u:p%40@[::1]:9/", "socks5://[::1]:9"},
 		{"http://u:p@h", "http://h:80"},
+		{"socks4a://u@h", "socks4a://h:1080"},
+		{"SOCKS5://h:1", "socks5://h:1"},
 		{"direct", "direct"},
 		{"socks5://u:secret@h:0", ""},
 		{"socks5://u:secret@h:70000", ""},
 		{"socks5://u:secret@", ""},
 		{"socks5://u:secret@h:1/path", ""},
 		{"socks4://u:secret@h:1", ""},
+		{"socks4a://u:secret@h:1", ""},
+		{"socks5://h:1#x", ""},
+		{"socks5://u:secret@h:1#x", ""},
+		{"socks5://u:sec/ret@h:1", ""},
+		{"socks5://u:sec#ret@h:1", ""},
+		{"socks5://u:sec?ret@h:1", ""},
+		{"socks5://secret:12/34@h:1", ""},
+		{"socks5://secret:12?34@h:1", ""},
+		{"socks5://secret:12#34@h:1", ""},
+		{"socks5://secret:12/34@h:1?x", ""},
+		{"secret:x@h:1", ""},
+		{"secret://x@h:1", ""},
+		{"//u:secret@h:1", ""},
 		{"socks5://u:sec%ret@h:1", ""},
 		{"u:secret@h:1", ""},
 		{"http://u%3Ax:secret@h:1", ""},
@@ -77,6 +92,28 @@ func TestVia(t *testing.T) {
 	}
 }
 
+// Each mistake is told by its own cause.
+func TestParseUpstreamCause(t *testing.T) {
+	for _, tc := range []struct{ url, want string }{
+		{"socks5://x:99999", "99999 is not a port"},
+		{"socks5://u:p@x:0", "0 is not a port"},
+		{"socks5://x:1#y", `what follows "socks5://x:1"`},
+		{"socks5://u:p@x:1/y", `what follows "socks5://x:1"`},
+		{"socks5://x:1?y", `what follows "socks5://x:1"`},
+		{"gopher://x:70", `"gopher://" is not spoken; use socks5://, socks5h://, socks4a:// or http://`},
+		{"socks5://u:a#b@x:1", "%23"},
+		{"socks5://u:1/b@x:1", "%2F"},
+		{"socks4a://u:p@x:1", "SOCKS4a has no password"},
+		{"socks5://", "no host"},
+		{"socks5://:1080", "no host"},
+	} {
+		_, err := socks.ParseUpstream(tc.url)
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.url, err, tc.want)
+		}
+	}
+}
+
 // chains are ways from a client to a server over ours, with their upstreams.
 func chains(t *testing.T, d socks.Dialer, cfg socks.Config) map[string]socks.Dialer {
 	open := start(t, d, cfg)
@@ -85,10 +122,12 @@ func chains(t *testing.T, d socks.Dialer, cfg socks.Config) map[string]socks.Dia
 		"none":              via(t, local, "socks5://"+open.addr),
 		"password":          via(t, local, "socks5://u:p@"+closed.addr),
 		"password unasked":  via(t, local, "socks5://u:p@"+open.addr),
+		"socks4a":           via(t, local, "socks4a://me@"+open.addr),
 		"http":              via(t, local, "http://"+open.addr),
 		"http and password": via(t, local, "http://u:p@"+closed.addr),
 		"socks, http":       via(t, local, "socks5://"+open.addr, "http://u:p@"+closed.addr),
 		"http, socks":       via(t, local, "http://"+open.addr, "socks5://u:p@"+closed.addr),
+		"socks4a, socks":    via(t, local, "socks4a://"+open.addr, "socks5://u:p@"+closed.addr),
 		"socks twice":       via(t, local, "socks5://u:p@"+closed.addr, "socks5://"+open.addr),
 	}
 }
@@ -120,11 +159,11 @@ func TestClientConnect(t *testing.T) {
 // TestClientEarlyServer has the destination speak first: what came in one
 // piece with the reply must not be lost.
 func TestClientEarlyServer(t *testing.T) {
-	for _, scheme := range []string{"socks5", "http"} {
-		answer := "\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
-		if scheme == "http" {
-			answer = "HTTP/1.0 200 fine\r\nServer: x\r\n\r\n"
-		}
+	for scheme, answer := range map[string]string{
+		"socks5":  "\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"socks4a": "\x00\x5a\x00\x00\x00\x00\x00\x00",
+		"http":    "HTTP/1.0 200 fine\r\nServer: x\r\n\r\n",
+	} {
 		fake := serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
 			c.Read(make([]byte, 1000))
 			io.WriteString(c, answer+"220 welcome\r\n")
@@ -192,12 +231,13 @@ func TestErrnoThroughProxy(t *testing.T) {
 func TestClientErrors(t *testing.T) {
 	target := echo(t)
 	p := start(t, local, socks.Config{Auth: credentials(t, "u:p")})
-	speak := func(text string) string {
-		return "socks5://" + serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
+	answers := func(text string) string {
+		return serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
 			c.Read(make([]byte, 100))
 			io.WriteString(c, text)
 		})
 	}
+	speak := func(text string) string { return "socks5://" + answers(text) }
 	silent := serveTCP(t, "127.0.0.1:0", func(c net.Conn) { io.Copy(io.Discard, c) })
 	for _, tc := range []struct {
 		name, url string
@@ -213,6 +253,10 @@ func TestClientErrors(t *testing.T) {
 		{"closes later", speak("\x05\x00\x05\x00\x00"), syscall.ECONNRESET},
 		{"unknown address type", speak("\x05\x00\x05\x00\x00\x09"), socks.ErrAddrType},
 		{"refusal with odd address", speak("\x05\x00\x05\x05\x00\x09"), syscall.ECONNREFUSED},
+		{"SOCKS4a wants a password", "socks4a://u@" + p.addr, socks.ErrAuth},
+		{"no SOCKS4a", "socks4a://" + answers("\x05\xff"), socks.ErrVersion},
+		{"SOCKS4a closes", "socks4a://" + answers("\x00\x5a\x00"), syscall.ECONNRESET},
+		{"silent SOCKS4a", "socks4a://" + silent, context.DeadlineExceeded},
 		{"silent", "socks5://" + silent, context.DeadlineExceeded},
 		{"silent HTTP", "http://" + silent, context.DeadlineExceeded},
 	} {
@@ -230,6 +274,10 @@ func TestClientErrors(t *testing.T) {
 				t.Errorf("credentials in %q", err)
 			}
 		})
+	}
+	_, err := via(t, local, "socks4a://"+answers("\x00\x5b\x00\x00\x00\x00\x00\x00")).DialContext(t.Context(), nil, "tcp", target)
+	if reply := new(socks.ReplyError); !errors.As(err, &reply) {
+		t.Errorf("SOCKS4a refuses: %v", err)
 	}
 	d := via(t, local, "socks5://"+p.addr)
 	for _, address := range []string{"", "h", ":80", "a b:1", "h:99999", strings.Repeat("x", 256) + ":1", "a\r\nb:1"} {
@@ -312,7 +360,7 @@ func TestClientUDP(t *testing.T) {
 	for name, d := range chains(t, local, socks.Config{Resolver: local}) {
 		t.Run(name, func(t *testing.T) {
 			pc, err := d.ListenPacket(t.Context(), &flow.Meta{}, "udp", "")
-			if strings.Contains(name, "http") {
+			if strings.Contains(name, "http") || strings.Contains(name, "socks4a") {
 				if !errors.Is(err, errors.ErrUnsupported) {
 					t.Fatalf("%v, want ErrUnsupported", err)
 				}

@@ -60,7 +60,7 @@ func (c *Client) relayAddr(ctl net.Conn, bnd Addr) Addr {
 	if server.IsName() {
 		// The connection's far end is the server, unless it is another upstream.
 		switch c.next.(type) {
-		case *Client, *HTTPClient:
+		case *Client, *Client4, *HTTPClient:
 		default:
 			if ap := addrPort(ctl.RemoteAddr()); ap.IsValid() {
 				server = AddrFrom(ap)

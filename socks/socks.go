@@ -24,8 +24,8 @@
 // under way are bounded; at the limit the oldest gives way, so that neither
 // stalling clients nor dead destinations keep others out.
 //
-// A [Client] is a Dialer that goes through another SOCKS5 server, and an
-// [HTTPClient] one that goes through an HTTP proxy. Each dials its server
+// A [Client] is a Dialer that goes through another SOCKS5 server, a [Client4]
+// through a SOCKS4a server, an [HTTPClient] through an HTTP proxy. Each dials its server
 // through a Dialer in turn: chains are made by composing, as [Via] does. Names
 // are left to the far end. A Client sends its whole handshake in one write once
 // it has seen the server take that, and so is one round trip from its answer.

@@ -5,73 +5,110 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
 // Via returns a Dialer that goes through the upstreams that the URLs name, one
-// behind the other; the first is dialed by next. A URL is
-// socks5://[user:password@]host[:port], http://[user:password@]host[:port], or
-// "direct", which adds nothing. Without any, next is returned. Errors do not
-// repeat credentials.
+// behind the other; the first is dialed by next. Each is as ParseUpstream takes
+// it, or "direct", which adds nothing. Without any, next is returned. Errors do
+// not repeat credentials.
 func Via(next Dialer, urls ...string) (Dialer, error) {
 	for _, raw := range urls {
-		d, err := upstream(raw, next)
-		if err != nil {
-			return nil, err
+		if raw == "direct" {
+			continue
 		}
-		next = d
+		u, err := ParseUpstream(raw)
+		if err != nil {
+			return nil, fmt.Errorf("socks: upstream %w", err)
+		}
+		next = upstream(u, next)
 	}
 	return next, nil
 }
 
-func upstream(raw string, next Dialer) (Dialer, error) {
-	if raw == "direct" {
-		return next, nil
-	}
-	u, err := url.Parse(raw)
-	if err != nil { // its text would show the password
-		return nil, errors.New("socks: upstream is not a URL: write socks5://[user:password@]host:port, " +
-			"with %-escapes for special characters in user and password")
-	}
-	shown := u.Scheme + "://" + u.Host
-	if u.Hostname() == "" || u.Opaque != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("socks: upstream %q: write socks5://[user:password@]host:port", shown)
-	}
+// upstream returns the client of a URL that ParseUpstream has taken.
+func upstream(u *url.URL, next Dialer) Dialer {
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"socks5": "1080", "socks5h": "1080", "http": "80"}[u.Scheme]
+		port = defaultPort(u.Scheme)
 	}
-	server, err := destination(net.JoinHostPort(u.Hostname(), port))
-	if err == nil && server.Port == 0 {
-		err = errors.New("port 0")
-	}
+	server := net.JoinHostPort(u.Hostname(), port)
 	var cfg ClientConfig
-	if u.User != nil {
-		cfg.Auth.User = u.User.Username()
-		cfg.Auth.Pass, _ = u.User.Password()
-	}
+	cfg.Auth.User = u.User.Username()
+	cfg.Auth.Pass, _ = u.User.Password()
 	switch u.Scheme {
-	case "socks5", "socks5h":
-		if len(cfg.Auth.User) > 255 || len(cfg.Auth.Pass) > 255 {
-			return nil, fmt.Errorf("socks: upstream %q: user and password may have 255 bytes each", shown)
-		}
-		if err == nil {
-			return NewClient(server.String(), next, cfg), nil
-		}
 	case "http":
-		if strings.Contains(cfg.Auth.User, ":") {
-			return nil, fmt.Errorf("socks: upstream %q: HTTP can't carry a user name with a colon", shown)
-		}
-		if err == nil {
-			return NewHTTPClient(server.String(), next, cfg), nil
-		}
-	default:
-		return nil, fmt.Errorf("socks: upstream %q: unknown scheme: use socks5, http or direct", shown)
+		return NewHTTPClient(server, next, cfg)
+	case "socks4a":
+		return NewClient4(server, next, cfg)
 	}
-	return nil, fmt.Errorf("socks: upstream %q: write host:port with a port from 1 to 65535", shown)
+	return NewClient(server, next, cfg)
 }
+
+// defaultPort is the port that a scheme's URL means without one; "" = the
+// scheme is not spoken.
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "socks5", "socks5h", "socks4a":
+		return "1080"
+	case "http":
+		return "80"
+	}
+	return ""
+}
+
+// ParseUpstream parses an upstream's URL, SCHEME://[USER[:PASSWORD]@]HOST[:PORT].
+// The scheme is socks5 or socks5h, which mean the same, since names are always
+// left to the upstream; socks4a, which has no password; or http. The error is
+// one line without a prefix, and never holds credentials.
+func ParseUpstream(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Opaque != "" || u.Scheme == "" {
+		return nil, errNotURL // what it holds may be credentials
+	}
+	shown := u.Scheme + "://" + u.Host
+	if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		return nil, errNotURL // of credentials with a / or the like, the first part is taken for the host
+	}
+	auth := UserPass{User: u.User.Username()}
+	auth.Pass, _ = u.User.Password()
+	switch port := defaultPort(u.Scheme); {
+	case port == "" && u.User != nil:
+		return nil, fmt.Errorf("has an unknown scheme; use %s", schemes)
+	case port == "":
+		return nil, fmt.Errorf("%q is not spoken; use %s", u.Scheme+"://", schemes)
+	case u.Hostname() == "":
+		return nil, fmt.Errorf("has no host; write %s://host:%s", u.Scheme, port)
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("ends with its port; leave out what follows %q", shown)
+	}
+	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
+		return nil, fmt.Errorf("%q: %s is not a port; use 1 to 65535", shown, u.Port())
+	}
+	if _, err := destination(net.JoinHostPort(u.Hostname(), "1")); err != nil {
+		return nil, fmt.Errorf("%q: %s is neither a name nor an address", shown, u.Hostname())
+	}
+	switch {
+	case len(auth.User) > 255 || len(auth.Pass) > 255: // RFC 1929 §2
+		return nil, fmt.Errorf("%q: user and password may have 255 bytes each", shown)
+	case u.Scheme == "http" && strings.Contains(auth.User, ":"): // RFC 7617 §2
+		return nil, fmt.Errorf("%q: HTTP can't carry a user name with a colon", shown)
+	case u.Scheme == "socks4a" && auth.Pass != "":
+		return nil, fmt.Errorf("%q: SOCKS4a has no password; leave it out, or use socks5://", shown)
+	case u.Scheme == "socks4a" && strings.Contains(auth.User, "\x00"):
+		return nil, fmt.Errorf("%q: SOCKS4a can't carry this user name", shown)
+	}
+	return u, nil
+}
+
+const schemes = "socks5://, socks5h://, socks4a:// or http://"
+
+var errNotURL = errors.New("is not a URL; write socks5://[user:password@]host:port, " +
+	"and in user and password %2F for /, %23 for #, %3F for ?, %40 for @ and %25 for %")
 
 var (
 	_ Dialer = (*Client)(nil)
+	_ Dialer = (*Client4)(nil)
 	_ Dialer = (*HTTPClient)(nil)
 )

@@ -15,6 +15,7 @@ const Version4 = 4
 const (
 	granted4  = 90
 	rejected4 = 91
+	badIdent4 = 92 // the server can't ask the client's identd
 	badUser4  = 93 // refused for who the user is
 )
 

@@ -27,6 +27,13 @@ func TestUsageErrors(t *testing.T) {
 		{"--socks 0.0.0.0:1080", []string{"--socks", "--allow-open"}},
 		{"--socks-stack 70000", []string{"--socks-stack"}},
 		{"--via gopher://h:70", []string{"--via", "socks5://"}},
+		{"--via socks5://x:99999", []string{"--via", "99999 is not a port"}},
+		{"--via socks5://h:1080#x", []string{"--via", "what follows"}},
+		{"--via socks5://h:1080?x", []string{"--via", "what follows"}},
+		{"--via socks5://h:1080/x", []string{"--via", "what follows"}},
+		{"--via socks5://h:x", []string{"--via", "not a URL"}},
+		{"--via http://a:b%3Ac@:1", []string{"--via", "no host"}},
+		{"--via socks4a://u:p@h:1", []string{"--via", "no password"}},
 		{"--udp-timeout 5", []string{"--udp-timeout", "30s"}},
 		{"--config /nonexistent.yaml", []string{"--config", "/nonexistent.yaml"}},
 		{"--log-level loud", []string{"--log-level", "debug"}},
@@ -51,6 +58,12 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		{"--auth", "hunter2"},
 		{"--via", "socks5://user:hunter2@host"},
 		{"--via", "hunter2"},
+		{"--via", "u:hunter2@host:1080"},
+		{"--via", "socks5://u:hunter2@host:1080#x"},
+		{"--via", "socks5://hunter2:12/34@host:1080"},
+		{"--via", "socks5://hunter2:12?34@host:1080"},
+		{"--via", "socks5://hunter2:12#34@host:1080"},
+		{"--via", "socks5://u@hunter2@host:x"},
 	} {
 		r := run(t, exec.Command(program.Path(t), args...))
 		r.oneLine(t, 2, args[0])

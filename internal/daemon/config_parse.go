@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"netstackd/socks"
 )
 
 // The parsers below turn one flag's text into its value. Their errors say
@@ -175,22 +177,14 @@ func parseCredential(s string) (Credential, error) {
 	return Credential{user, pass}, nil
 }
 
-// parseUpstream never repeats its input either: it may hold a password.
+// parseUpstream never repeats credentials. Unlike the library it wants a port:
+// ports of proxies vary.
 func parseUpstream(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Hostname() == "" {
-		return nil, errors.New("is not an upstream; write socks5://[user:pass@]host:port, http://[user:pass@]host:port or direct")
-	}
-	if u.Scheme != "socks5" && u.Scheme != "http" {
-		return nil, fmt.Errorf("%s:// is not spoken; use socks5:// or http://", u.Scheme)
-	}
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
+	u, err := socks.ParseUpstream(s)
+	if err == nil && u.Port() == "" {
 		return nil, fmt.Errorf("%s has no port; write %s://%s:1080", u.Host, u.Scheme, strings.TrimSuffix(u.Host, ":"))
 	}
-	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
-		return nil, fmt.Errorf("%s has a path; an upstream is only scheme, host and port", u.Host)
-	}
-	return u, nil
+	return u, err
 }
 
 // parseListen takes host:port where host is an address, localhost or empty

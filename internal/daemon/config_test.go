@@ -49,7 +49,7 @@ func TestApply(t *testing.T) {
 	err := c.Apply(settings(t, daemon.ForRun,
 		"--route=10.0.0.0/8", "--route=default", "--route=2001:db8::/32", "--route=192.0.2.7",
 		"--socks=off", "--socks-stack=0", "--address=10.1.0.1/24",
-		"--via=socks5://u:p@192.0.2.1:1080", "--via=http://[2001:db8::1]:3128",
+		"--via=socks5://u:p@192.0.2.1:1080", "--via=http://[2001:db8::1]:3128", "--via=socks5h://h:1", "--via=socks4a://u@h:1",
 		"--fwmark=0x438", "--max-memory=1G", "--udp-timeout=90s", "--include-uid=1000-1999",
 		"--log-level=debug", "--no-ipv6=true"))
 	if err != nil {
@@ -60,7 +60,7 @@ func TestApply(t *testing.T) {
 	}
 	got := fmt.Sprint(c.Route, c.RouteDefault, len(c.SOCKS), c.SOCKSStack, c.Address, len(c.Via),
 		c.FWMark, c.MaxMemory, c.UDPTimeout, c.IncludeUID, c.LogLevel, c.NoIPv6)
-	want := "[10.0.0.0/8 2001:db8::/32 192.0.2.7/32] true 0 0 [10.1.0.1/24] 2 1080 1073741824 1m30s [{1000 1999}] DEBUG true"
+	want := "[10.0.0.0/8 2001:db8::/32 192.0.2.7/32] true 0 0 [10.1.0.1/24] 4 1080 1073741824 1m30s [{1000 1999}] DEBUG true"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -91,6 +91,9 @@ func TestUsageErrors(t *testing.T) {
 		{"--via=ftp://h:1", "socks5://"},
 		{"--via=socks5://h", "1080"},
 		{"--via=nonsense", "--via"},
+		{"--via=socks5://x:99999", "99999 is not a port"},
+		{"--via=socks5://x:1080#y", "what follows"},
+		{"--via=socks4://x:1080", "socks4a://"},
 		{"--via=socks5://h:1 --via=direct", "leave it out"},
 		{"--socks=1080", "127.0.0.1:1080"},
 		{"--socks=127.0.0.1:99999", "--socks"},
@@ -194,7 +197,9 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if s := fmt.Sprintf("%v %+v", c.Auth, c.Auth); strings.Contains(s, "hunter2") {
 		t.Errorf("the password shows in %q", s)
 	}
-	for _, arg := range []string{"--auth=hunter2", "--via=socks5://u:hunter2@host", "--via=hunter2"} {
+	for _, arg := range []string{"--auth=hunter2", "--via=socks5://u:hunter2@host", "--via=hunter2",
+		"--via=hunter2:x@host:1", "--via=socks5://hunter2:1/2@host:1", "--via=socks5://hunter2:1?2@host:1", "--via=socks5://hunter2:1#2@host:1",
+		"--via=socks5://u:hunter2@host:1#x", "--via=socks5://u:hunter2@host:99999"} {
 		if err := c.Apply(settings(t, daemon.ForRun, arg)); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error %v", arg, err)
 		}

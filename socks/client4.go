@@ -1,0 +1,121 @@
+package socks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"netstackd/internal/flow"
+)
+
+// Client4 dials through a SOCKS4a server, for TCP. It implements Dialer. The
+// server gets names and IPv6 addresses as text, which SOCKS4a has the field for.
+type Client4 struct {
+	server string
+	next   Dialer
+	own    *flow.Meta // describes the flows to the server
+	cfg    ClientConfig
+}
+
+// NewClient4 returns a client of the SOCKS4a server at host:port, dialed
+// through next. Of cfg.Auth the server gets the user; there is no password.
+func NewClient4(server string, next Dialer, cfg ClientConfig) *Client4 {
+	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
+	return &Client4{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
+}
+
+// String returns the server as a URL, without the user.
+func (c *Client4) String() string { return "socks4a://" + c.server }
+
+// DialContext connects to address, host:port, through the server. The error is
+// an *OpError.
+func (c *Client4) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+	if isUDP(network) {
+		return nil, c.fail(Associate, address, errTCPOnly)
+	}
+	dst, err := destination(address)
+	if err != nil {
+		return nil, c.fail(Connect, address, err)
+	}
+	conn, err := dialThrough(ctx, c.own, c.next, c.server, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
+		return c.handshake(conn, dst)
+	})
+	if err != nil {
+		return nil, c.fail(Connect, address, err)
+	}
+	return conn, nil
+}
+
+// handshake asks for dst and returns what came behind the answer.
+func (c *Client4) handshake(conn net.Conn, dst Addr) ([]byte, error) {
+	request, err := Request4{Command: Connect, Addr: dst, User: c.cfg.Auth.User}.Append(nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(request); err != nil {
+		return nil, err
+	}
+	in := newReader(conn)
+	defer in.free()
+	switch r, err := message(in, ParseResponse4); {
+	case errors.Is(err, io.EOF):
+		return nil, errClosed
+	case err != nil:
+		return nil, err
+	case r.Code == badIdent4, r.Code == badUser4:
+		return nil, fmt.Errorf("%w: check user@ in the upstream's URL: %w", ErrAuth, syscall.EACCES)
+	case r.Code != granted4:
+		return nil, &ReplyError{ReplyGeneralFailure}
+	}
+	return in.rest(), nil
+}
+
+// ListenPacket fails: SOCKS4a carries no UDP.
+func (c *Client4) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
+	return nil, c.fail(Associate, "", errTCPOnly)
+}
+
+// Listen fails: this client has no use for SOCKS4's BIND, which is IPv4 only.
+func (c *Client4) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
+	return nil, c.fail(Bind, "", errTCPOnly)
+}
+
+func (c *Client4) fail(cmd Command, address string, err error) error {
+	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
+}
+
+var (
+	errTCPOnly = fmt.Errorf("this upstream makes TCP connections only: use a socks5:// upstream: %w", syscall.EOPNOTSUPP)
+	errClosed  = fmt.Errorf("closed during the handshake: %w", syscall.ECONNRESET)
+)
+
+// dialThrough connects to a server and makes one handshake, both within
+// timeout. Own describes the flow to it. Handshake returns what came behind the server's answer.
+func dialThrough(ctx context.Context, own *flow.Meta, next Dialer, server string, timeout time.Duration,
+	handshake func(net.Conn) ([]byte, error)) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, err := next.DialContext(ctx, own, "tcp", server)
+	if err != nil {
+		return nil, &serverError{err}
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
+	early, err := handshake(conn)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		abort(conn)
+		if ctx.Err() != nil && !answered(err) {
+			err = fmt.Errorf("no answer: %w", context.Cause(ctx))
+		}
+		return nil, err
+	}
+	conn.SetDeadline(noDeadline)
+	return withPrefix(conn, early), nil
+}
