@@ -160,10 +160,11 @@ func fits(network string, a netip.Addr) bool {
 }
 
 // ListenPacket opens one unconnected UDP socket on address, "" for any. The
-// network is udp4, udp6 or udp (both, on one socket). The socket reports late
-// ICMP errors on its error queue (IP_RECVERR, IPV6_RECVERR), and so also as
-// the error of one ReadFrom, which is not the end of the socket. Path MTU
-// discovery (IP_MTU_DISCOVER) is left to the caller. It is a *net.UDPConn.
+// network is udp4, udp6 or udp (both, on one socket). Late ICMP
+// errors are ignored: a caller that wants them turns on IP_RECVERR and reads the
+// error queue, which the kernel else keeps at the cost of the receive buffer.
+// Path MTU discovery (IP_MTU_DISCOVER) is left to the caller too. The socket is
+// a *net.UDPConn.
 func (d *Dialer) ListenPacket(ctx context.Context, _ *flow.Meta, network, address string) (net.PacketConn, error) {
 	if address == "" {
 		address = ":0"
@@ -178,7 +179,7 @@ func (d *Dialer) ListenPacket(ctx context.Context, _ *flow.Meta, network, addres
 	if err != nil {
 		return nil, controlError(err)
 	}
-	if err := setPacketOptions(c.(*net.UDPConn)); err != nil {
+	if err := enlargeBuffers(c.(*net.UDPConn)); err != nil {
 		c.Close()
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}

@@ -24,7 +24,7 @@ func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPor
 
 func keepAlive(int) error { return nil }
 
-func setPacketOptions(*net.UDPConn) error { return nil }
+func enlargeBuffers(*net.UDPConn) error { return nil }
 
 // ListenPing is not supported on this system.
 func (d *Dialer) ListenPing(context.Context, string) (*Ping, error) {

@@ -3,8 +3,8 @@ package hostnet
 import "net"
 
 // Ping is a socket for ICMP or ICMPv6 echo requests, marked and bound as any
-// other. Close it when done. With IP_RECVERR on, errors that come back for a
-// request are on its error queue.
+// other. Close it when done. Errors that come back for a request are for a caller
+// that turns on IP_RECVERR and reads the error queue.
 type Ping struct {
 	net.PacketConn // *net.UDPConn, or *net.IPConn when Raw
 

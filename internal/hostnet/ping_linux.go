@@ -39,10 +39,11 @@ func (d *Dialer) ListenPing(_ context.Context, family string) (*Ping, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	if err := errors.Join(d.keepOut(fd), packetOptions(fd)); err != nil {
+	if err := d.keepOut(fd); err != nil {
 		unix.Close(fd)
 		return nil, controlError(err)
 	}
+	packetBuffers(uintptr(fd))
 	if raw {
 		if err := onlyEchoReplies(fd, domain); err != nil {
 			unix.Close(fd)

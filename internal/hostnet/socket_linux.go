@@ -40,30 +40,17 @@ func (d *Dialer) keepOut(fd int) error {
 	return nil
 }
 
-// setPacketOptions turns on error reports and large buffers.
-func setPacketOptions(c *net.UDPConn) error {
+// enlargeBuffers makes room for bursts.
+func enlargeBuffers(c *net.UDPConn) error {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return control(rc, packetOptions)
+	return rc.Control(packetBuffers)
 }
 
-func packetOptions(fd int) error {
-	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return fmt.Errorf("getsockopt SO_DOMAIN: %w", err)
-	}
-	if family == unix.AF_INET6 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 1); err != nil {
-			return fmt.Errorf("setsockopt IPV6_RECVERR: %w", err)
-		}
-	}
-	// An IPv6 socket that also takes IPv4 needs this one too; on an
-	// IPv6-only one it does no harm.
-	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1); err != nil && family == unix.AF_INET {
-		return fmt.Errorf("setsockopt IP_RECVERR: %w", err)
-	}
+func packetBuffers(socket uintptr) {
+	fd := int(socket)
 	// With CAP_NET_ADMIN past net.core.rmem_max, else up to it; a smaller
 	// buffer drops sooner and is no reason to refuse the flow.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer) != nil {
@@ -72,5 +59,4 @@ func packetOptions(fd int) error {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, udpBuffer) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, udpBuffer)
 	}
-	return nil
 }
