@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"netstackd/internal/daemon"
+	"netstackd/internal/logging"
 	"netstackd/internal/sandbox"
 
 	"github.com/spf13/pflag"
@@ -44,6 +45,7 @@ func main() {
 	if sandbox.IsHelper() { // exec has started this program again, in its namespaces
 		os.Exit(sandbox.Main())
 	}
+	keepWithoutReader()
 	os.Exit(exitStatus(dispatch(os.Args[1:])))
 }
 
@@ -86,7 +88,9 @@ func exitStatus(status int, err error) int {
 	if err == nil || errors.Is(err, pflag.ErrHelp) {
 		return status
 	}
-	fmt.Fprintln(os.Stderr, "netstackd: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	last := logging.NewWriter(os.Stderr, nil) // standard error may be blocked
+	fmt.Fprintln(last, "netstackd: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	last.Close()
 	if status != 0 {
 		return status
 	}

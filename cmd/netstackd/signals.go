@@ -7,6 +7,13 @@ import (
 	"syscall"
 )
 
+// keepWithoutReader makes a write to a closed pipe an error like any other.
+// Otherwise the Go runtime ends the program by SIGPIPE when the reader of
+// standard output or standard error goes, and leaves the host's rules behind.
+// Signals that are caught have their default effect again in programs that
+// this one starts; ignored ones would not.
+func keepWithoutReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
 // untilSignal returns a context that SIGINT or SIGTERM ends. The second such
 // signal has its default effect and ends the process at once.
 func untilSignal() (ctx context.Context, stop context.CancelFunc) {

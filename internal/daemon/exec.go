@@ -19,7 +19,8 @@ import (
 // returns the command's exit status. With an error, the status is the one that
 // exec ends with for it.
 func Exec(ctx context.Context, cfg Config, command []string) (status int, err error) {
-	log := newLogger(os.Stderr, cfg)
+	log, lines := newLogger(os.Stderr, cfg)
+	defer lines.Close()
 	if err := limits(&cfg); err != nil {
 		return sandbox.StatusFailed, err
 	}

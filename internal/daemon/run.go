@@ -18,6 +18,7 @@ import (
 
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
+	"netstackd/internal/logging"
 	"netstackd/internal/netcfg"
 	"netstackd/socks"
 	"netstackd/tun"
@@ -26,7 +27,8 @@ import (
 // Run carries traffic until ctx ends or something fails. What it did to the
 // host is undone when it returns.
 func Run(ctx context.Context, cfg Config) (err error) {
-	log := newLogger(os.Stderr, cfg)
+	log, lines := newLogger(os.Stderr, cfg)
+	defer lines.Close()
 	if err := limits(&cfg); err != nil {
 		return err
 	}
@@ -87,7 +89,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 	}
 	if err = host.Capture(ctx); err == nil {
-		announce(os.Stderr, log, front)
+		announce(lines, log, front)
 		err = e.wait(ctx)
 	}
 	if errors.Is(err, tun.ErrGone) || errors.Is(err, netcfg.ErrLinkGone) {
@@ -173,12 +175,18 @@ func uidRanges(in []UIDRange) []netcfg.UIDRange {
 	return out
 }
 
-func newLogger(w io.Writer, cfg Config) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+// newLogger returns the logger of cfg, and the queue of lines before w that it
+// writes to.
+func newLogger(w io.Writer, cfg Config) (*slog.Logger, *logging.Writer) {
+	handler := func(w io.Writer) slog.Handler {
+		opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+		if cfg.LogFormat == "json" {
+			return slog.NewJSONHandler(w, opts)
+		}
+		return slog.NewTextHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	lines := logging.NewWriter(w, handler)
+	return slog.New(handler(lines)), lines
 }
 
 func credentials(cfg Config) (*socks.Credentials, error) {
