@@ -2,6 +2,7 @@ package socks_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -27,7 +28,8 @@ func through(t *testing.T, url string) socks.Dialer {
 		want(t, c, data)
 		c.Close()
 	}
-	c, err := d.DialContext(t.Context(), nil, "tcp", "localhost:"+port(target))
+	named := serveTCP(t, ":0", func(c net.Conn) { io.Copy(c, c) }) // localhost may be ::1 first
+	c, err := d.DialContext(t.Context(), nil, "tcp", "localhost:"+port(named))
 	if err != nil {
 		t.Fatalf("by name: %v", err)
 	}

@@ -52,17 +52,22 @@ func newFlagSet(name string) *pflag.FlagSet {
 	fs.SetInterspersed(false)
 	fs.SortFlags = false
 	fs.Usage = func() {}
+	fs.Bool("version", false, "")
+	fs.Lookup("version").Hidden = true // the manual has the command of that name
 	return fs
 }
 
-// parse reads args and returns what follows the flags. --help prints and ends
-// with pflag.ErrHelp; any other error is one line with a mend.
+// parse reads args and returns what follows the flags. --help and --version
+// print and end with pflag.ErrHelp; any other error is one line with a mend.
 func parse(fs *pflag.FlagSet, args []string, help func() string) ([]string, error) {
 	err := fs.Parse(args)
 	var unknown *pflag.NotExistError
 	var missing *pflag.ValueRequiredError
 	var invalid *pflag.InvalidValueError
 	switch {
+	case err == nil && fs.Changed("version"):
+		fmt.Println(versionLine())
+		return nil, pflag.ErrHelp
 	case err == nil:
 		return fs.Args(), nil
 	case errors.Is(err, pflag.ErrHelp):

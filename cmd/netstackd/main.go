@@ -37,7 +37,7 @@ func commands() []command {
 		{"bench", "[flags]", "measure on this machine", runBench},
 		{"doctor", "", "what stops it from working here, the fix", runDoctor},
 		{"cleanup", "", "remove what a killed daemon left", runCleanup},
-		{"version", "", "print the version", runVersion},
+		{"version", "", "print the version, as --version does", runVersion},
 	}
 }
 

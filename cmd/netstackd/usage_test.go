@@ -102,6 +102,15 @@ func TestHelpFitsOneScreen(t *testing.T) {
 	}
 }
 
+func TestVersionFlag(t *testing.T) {
+	want := run(t, exec.Command(program.Path(t), "version"))
+	for _, args := range []string{"--version", "run --version", "exec --version", "--tun a --version", "doctor --version"} {
+		if got := run(t, exec.Command(program.Path(t), strings.Fields(args)...)); got != want {
+			t.Errorf("%s: %+v, want %+v", args, got, want)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	r := run(t, exec.Command(program.Path(t), "version"))
 	if r.status != 0 || !strings.HasPrefix(r.stdout, "netstackd ") || strings.Count(r.stdout, "\n") != 1 {

@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sort"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -20,22 +23,29 @@ func ReadFile(path string, cmd Command) ([]Setting, error) {
 	}
 	settings, err := parseYAML(text, cmd)
 	if err != nil {
-		return nil, usagef("config", "%s: %v", path, err)
+		return nil, usagef("config", "%s:%v", path, err)
 	}
 	return settings, nil
 }
 
+// parseYAML returns the settings of one document. Its errors begin with the
+// place, LINE:COLUMN.
 func parseYAML(text []byte, cmd Command) ([]Setting, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, oneLine(err)
-	}
-	if len(doc.Content) == 0 { // an empty file, or comments only
+	documents := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, second yaml.Node
+	if err := documents.Decode(&doc); errors.Is(err, io.EOF) { // an empty file, or comments only
 		return nil, nil
+	} else if err != nil {
+		return nil, syntaxError(err)
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("line %d: not a mapping; write one `flag: value` a line", root.Line)
+		return nil, errorAt(root, "not a mapping; write one `flag: value` a line")
+	}
+	if err := documents.Decode(&second); err == nil {
+		return nil, errorAt(&second, "a second document; a file has one, without --- between its lines")
+	} else if !errors.Is(err, io.EOF) {
+		return nil, syntaxError(err)
 	}
 	options := map[string]Option{}
 	for _, o := range Options(ForRun | ForExec) {
@@ -47,10 +57,10 @@ func parseYAML(text []byte, cmd Command) ([]Setting, error) {
 		key, value := root.Content[i], root.Content[i+1]
 		o, ok := options[key.Value]
 		if !ok {
-			return nil, fmt.Errorf("line %d: unknown key %q%s", key.Line, key.Value, suggest(key.Value, options))
+			return nil, errorAt(key, "unknown key %q%s", key.Value, suggest(key.Value, options))
 		}
 		if seen[o.Name] {
-			return nil, fmt.Errorf("line %d: %s: given twice; write a list", key.Line, o.Name)
+			return nil, errorAt(key, "%s: given twice%s", o.Name, listHint(o))
 		}
 		seen[o.Name] = true
 		values, err := scalars(o, value)
@@ -75,10 +85,13 @@ func scalars(o Option, n *yaml.Node) ([]Setting, error) {
 		s, err := scalar(o, n)
 		return []Setting{s}, err
 	case n.Kind == yaml.SequenceNode && o.Repeat:
+		if len(n.Content) == 0 {
+			return []Setting{{Option: o, None: true}}, nil
+		}
 		var all []Setting
 		for _, item := range n.Content {
 			if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
-				return nil, fmt.Errorf("line %d: %s: list plain values only", item.Line, o.Name)
+				return nil, errorAt(item, "%s: list plain values only", o.Name)
 			}
 			s, err := scalar(o, item)
 			if err != nil {
@@ -88,15 +101,15 @@ func scalars(o Option, n *yaml.Node) ([]Setting, error) {
 		}
 		return all, nil
 	case n.Kind == yaml.SequenceNode:
-		return nil, fmt.Errorf("line %d: %s: takes one value, not a list", n.Line, o.Name)
+		return nil, errorAt(n, "%s: takes one value, not a list", o.Name)
 	}
-	return nil, fmt.Errorf("line %d: %s: has no value", n.Line, o.Name)
+	return nil, errorAt(n, "%s: has no value", o.Name)
 }
 
 func scalar(o Option, n *yaml.Node) (Setting, error) {
 	var scratch Config
 	if err := o.set(&scratch, n.Value); err != nil {
-		return Setting{}, fmt.Errorf("line %d: %s: %w", n.Line, o.Name, err)
+		return Setting{}, errorAt(n, "%s: %w", o.Name, err)
 	}
 	return Setting{Option: o, Value: n.Value}, nil
 }
@@ -115,11 +128,29 @@ func suggest(key string, options map[string]Option) string {
 	return ""
 }
 
-// oneLine keeps the parser's first complaint: one failure is one line.
-func oneLine(err error) error {
-	var many *yaml.TypeError
-	if errors.As(err, &many) && len(many.Errors) > 0 {
-		return errors.New(many.Errors[0])
+func listHint(o Option) string {
+	if o.Repeat {
+		return "; write a list"
 	}
-	return err
+	return "; leave one out"
+}
+
+// errorAt is an error that begins with the node's place.
+func errorAt(n *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf("%d:%d: "+format, append([]any{n.Line, n.Column}, args...)...)
+}
+
+// syntaxError gives the parser's first error the form of the others. The
+// parser names a line, if anything, and only in its text.
+func syntaxError(err error) error {
+	text := err.Error()
+	var many *yaml.TypeError
+	if errors.As(err, &many) && len(many.Errors) > 0 { // one failure is one line
+		text = many.Errors[0]
+	}
+	text = strings.TrimPrefix(text, "yaml: ")
+	if line, found := strings.CutPrefix(text, "line "); found {
+		return errors.New(line)
+	}
+	return errors.New(" " + text)
 }

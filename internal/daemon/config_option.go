@@ -33,6 +33,7 @@ type Option struct {
 type Setting struct {
 	Option Option
 	Value  string
+	None   bool // an empty list: the repeatable option has no value
 }
 
 // Check says whether value can be the option's, without setting it.
@@ -54,6 +55,9 @@ func (c *Config) Apply(settings []Setting) error {
 			s.Option.clear(c)
 		}
 		seen[s.Option.Name] = true
+		if s.None {
+			continue
+		}
 		if err := s.Option.set(c, s.Value); err != nil {
 			return usagef(s.Option.Name, "%s", err)
 		}
@@ -79,8 +83,8 @@ func Options(cmd Command) []Option {
 			clear: func(c *Config) { c.Route, c.RouteDefault = nil, false }, set: setRoute,
 		},
 		list("exclude", "CIDR", "keep this destination out of the TUN", ForRun, parsePrefix, func(c *Config) *[]netip.Prefix { return &c.Exclude }),
-		list("include-uid", "UID", "capture only this user (or range, 1000-1999)", ForRun, parseUIDs, func(c *Config) *[]UIDRange { return &c.IncludeUID }),
-		list("exclude-uid", "UID", "never capture this user", ForRun, parseUIDs, func(c *Config) *[]UIDRange { return &c.ExcludeUID }),
+		list("include-uid", "USER", "capture only this user (or range, 1000-1999)", ForRun, parseUIDs, func(c *Config) *[]UIDRange { return &c.IncludeUID }),
+		list("exclude-uid", "USER", "never capture this user (or range)", ForRun, parseUIDs, func(c *Config) *[]UIDRange { return &c.ExcludeUID }),
 		list("exclude-cgroup", "PATH", "never capture this cgroup", ForRun, parseCgroup, func(c *Config) *[]string { return &c.ExcludeCgroup }),
 		one("gateway", "", "other hosts may route and use SOCKS through us", ForRun, parseBool, func(c *Config) *bool { return &c.Gateway }),
 		one("no-ipv6", "", "refuse IPv6 at once instead of carrying it", both, parseBool, func(c *Config) *bool { return &c.NoIPv6 }),

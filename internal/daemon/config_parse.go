@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"os/user"
 	"strconv"
 	"strings"
 	"time"
@@ -114,6 +116,7 @@ func parseAddress(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// parseUIDs takes a user's id or name, or a range of ids.
 func parseUIDs(s string) (UIDRange, error) {
 	first, last, ranged := strings.Cut(s, "-")
 	if !ranged {
@@ -121,10 +124,50 @@ func parseUIDs(s string) (UIDRange, error) {
 	}
 	lo, err1 := strconv.ParseUint(first, 10, 32)
 	hi, err2 := strconv.ParseUint(last, 10, 32)
-	if err1 != nil || err2 != nil || lo > hi {
-		return UIDRange{}, fmt.Errorf("%q is not a user id; write 1000 or 1000-1999", s)
+	if err1 != nil || err2 != nil {
+		uid, err := userID(s)
+		return UIDRange{uid, uid}, err
+	}
+	if lo > hi {
+		return UIDRange{}, fmt.Errorf("%q ends before it begins; write 1000-1999", s)
 	}
 	return UIDRange{uint32(lo), uint32(hi)}, nil
+}
+
+// userID is the id of a user of this host.
+func userID(name string) (uint32, error) {
+	u, err := user.Lookup(name)
+	var unknown user.UnknownUserError
+	switch {
+	case errors.As(err, &unknown):
+		hint := "write a name, 1000 or 1000-1999"
+		if near := Nearest(name, userNames()); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		return 0, fmt.Errorf("%q is neither a user of this host nor a user id; %s", name, hint)
+	case err != nil:
+		return 0, fmt.Errorf("%q: %w; write the user's id", name, err)
+	}
+	n, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q has no numeric id on this system", name)
+	}
+	return uint32(n), nil
+}
+
+// userNames lists the users of /etc/passwd, to find a mistyped one.
+func userNames() []string {
+	text, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		if name, _, ok := strings.Cut(line, ":"); ok && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func parseCgroup(s string) (string, error) {

@@ -86,7 +86,10 @@ func TestUsageErrors(t *testing.T) {
 		{"--route=198.18.0.0/30", "--address"},
 		{"--exclude=everything", "--exclude"},
 		{"--exclude=10.0.0.0/8", "add --route"},
-		{"--include-uid=root", "1000-1999"},
+		{"--include-uid=rooot", "did you mean root?"},
+		{"--include-uid=no-such-user", "1000-1999"},
+		{"--exclude-uid=2000-1000", "1000-1999"},
+		{"--exclude-uid=", "1000-1999"},
 		{"--exclude-cgroup=/", "--exclude-cgroup"},
 		{"--via=ftp://h:1", "socks5://"},
 		{"--via=socks5://h", "1080"},
@@ -240,9 +243,38 @@ auth:
 	}
 }
 
+// An empty list is no value at all: it does not leave the default.
+func TestReadFileEmptyList(t *testing.T) {
+	c := daemon.Default()
+	s, err := daemon.ReadFile(file(t, "socks: []\naddress: []\n"), daemon.ForRun)
+	if err == nil {
+		err = c.Apply(s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.SOCKS) != 0 || len(c.Address) != 0 {
+		t.Errorf("SOCKS listens on %v, addresses %v", c.SOCKS, c.Address)
+	}
+	wantUsage(t, c.Validate(), "address: []", "none given")
+	if err := c.Apply(settings(t, daemon.ForRun, "--socks=127.0.0.1:1081")); err != nil || len(c.SOCKS) != 1 {
+		t.Errorf("a flag over an empty list: %v, %v", c.SOCKS, err)
+	}
+}
+
+func TestUserNames(t *testing.T) {
+	c := daemon.Default()
+	if err := c.Apply(settings(t, daemon.ForRun, "--exclude-uid=root", "--exclude-uid=7", "--include-uid=1000-1999")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(c.ExcludeUID, c.IncludeUID), "[{0 0} {7 7}] [{1000 1999}]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestReadFileErrors(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
-		{"rout: default", `line 1: unknown key "rout"; did you mean route?`},
+		{"\n  rout: default", `config.yaml:2:3: unknown key "rout"; did you mean route?`},
 		{"tun: a\ntun: b", "tun"},
 		{"mtu: [1, 2]", "one value"},
 		{"mtu:", "has no value"},
@@ -250,7 +282,12 @@ func TestReadFileErrors(t *testing.T) {
 		{"route: [[a]]", "plain values"},
 		{"- a", "mapping"},
 		{"a: b: c", "mapping values"},
-		{"mtu: big", "line 1: mtu"},
+		{"mtu: big", "config.yaml:1:6: mtu"},
+		{"route:\n  - default\n  - 10.0.0.1/8", "config.yaml:3:5: route: 10.0.0.1/8 has bits"},
+		{"tun: a\ntun: b", "config.yaml:2:1: tun: given twice"},
+		{"tun: a\n  b", "config.yaml:"},
+		{"tun: a\n---\nsocks: off", "config.yaml:2:1: a second document"},
+		{"tun: a\n---\n: :", "config.yaml:"},
 	} {
 		_, err := daemon.ReadFile(file(t, tt.text), daemon.ForRun)
 		wantUsage(t, err, tt.text, tt.want)
