@@ -55,7 +55,7 @@ func BenchmarkRelay(b *testing.B) {
 		r, flows := newRelay(b)
 		server := listen(b)
 		app, _ := newStacks(b, tuntest.Config{MTU: 65000, Depth: 4096}, func(q *netstack.Request) {
-			in, err := q.Accept()
+			in, err := q.Accept(context.Background())
 			if err != nil {
 				b.Error(err)
 				return

@@ -45,6 +45,10 @@ func (c *client) bind(ctx context.Context, dst Addr) {
 		return
 	}
 	peer, err := c.acceptOne(ctx, ln, want)
+	if err == nil && !f.Establish() {
+		abort(peer)
+		err = errEvicted
+	}
 	if err == nil {
 		err = c.write(c.answer(buf[:0], ReplySucceeded, addrPort(peer.RemoteAddr()), nil))
 		if err != nil {
@@ -59,7 +63,7 @@ func (c *client) bind(ctx context.Context, dst Addr) {
 	case err != nil:
 		f.Close()
 		c.stats.failed.Add(1)
-		c.refuse(dst.String(), err)
+		c.refuse(dst.String(), evicted(f, err))
 	default:
 		c.stats.binds.Add(1)
 		c.log("bind", dst.String(), nil)

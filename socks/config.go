@@ -68,12 +68,10 @@ type Config struct {
 	// not waited for.
 	DrainTimeout time.Duration
 
-	// Handshakes and dials under way at once, of one client and in all. At the
-	// limit the oldest gives way. Open flows are bounded by the flow registry.
+	// Handshakes under way at once, of one client and in all. At the limit the
+	// oldest gives way. Dials and flows are bounded by the flow registry.
 	MaxHandshakes          int // 0 = 16384
 	MaxHandshakesPerClient int // 0 = 8192
-	MaxDials               int // 0 = 16384
-	MaxDialsPerClient      int // 0 = 8192
 
 	// KeepAlive of accepted connections; zero leaves what the listener sets,
 	// which for the net package's is on, after 15s.
@@ -84,8 +82,8 @@ type Config struct {
 // defaultHandshakeTimeout is for both sides.
 const defaultHandshakeTimeout = 10 * time.Second
 
-// patience is how long a handshake or a dial is left alone before it may have
-// to give way to another.
+// patience is how long a handshake is left alone before it may have to give way
+// to another.
 const patience = time.Second
 
 func (c Config) withDefaults() Config {
@@ -101,8 +99,6 @@ func (c Config) withDefaults() Config {
 	c.UDPTimeout = cmp.Or(c.UDPTimeout, 5*time.Minute)
 	c.MaxHandshakes = cmp.Or(c.MaxHandshakes, 16384)
 	c.MaxHandshakesPerClient = cmp.Or(c.MaxHandshakesPerClient, 8192)
-	c.MaxDials = cmp.Or(c.MaxDials, 16384)
-	c.MaxDialsPerClient = cmp.Or(c.MaxDialsPerClient, 8192)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -3,11 +3,9 @@ package socks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"netstackd/internal/flow"
@@ -45,9 +43,14 @@ func (c *client) open(m flow.Meta, kill func()) (*flow.Flow, error) {
 	return c.register(m, kill)
 }
 
-// register registers a flow that the rule allows.
-func (c *client) register(m flow.Meta, kill func()) (*flow.Flow, error) {
-	f, err := c.flows.Open(m, kill)
+// register registers a flow that the rule allows. A connection is pending until
+// it has both its ends; an association has none to wait for.
+func (c *client) register(m flow.Meta, kill func()) (f *flow.Flow, err error) {
+	if m.Network == "tcp" {
+		f, err = c.flows.OpenPending(m, kill)
+	} else {
+		f, err = c.flows.Open(m, kill)
+	}
 	if err != nil {
 		c.stats.refused.Add(1)
 	}
@@ -91,40 +94,39 @@ func (c *client) connect(ctx context.Context, dst Addr) {
 	c.relay.Join(f, withPrefix(c.conn, c.in.rest()), out)
 }
 
-// dial dials dst for as long as the client waits for it.
+// dial dials dst for as long as the client waits for it. The flow is then no
+// longer pending.
 func (c *client) dial(ctx context.Context, f *flow.Flow, dst Addr) (net.Conn, error) {
-	place, ok := c.dials.enter(c.src.Addr(), func() { c.cancel(errEvicted) })
-	if !ok {
-		return nil, errDials
-	}
-	defer place.leave()
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	unwatch := c.watch()
 	out, err := c.dialer.DialContext(ctx, f.Meta(), "tcp", dst.String())
 	unwatch()
-	switch cause := context.Cause(ctx); {
+	cause := context.Cause(ctx)
+	switch {
 	case err == nil && cause == nil:
-		return out, nil
+		if f.Establish() {
+			return out, nil
+		}
+		abort(out)
+		return nil, errEvicted
 	case err == nil:
 		abort(out)
-		return nil, cause
+		err = cause
 	case errors.Is(cause, errGone):
 		return nil, cause
 	}
-	return nil, evicted(ctx, err)
+	return nil, evicted(f, err)
 }
 
-// evicted turns the error of a dial that had to give way into what it is to
-// the client: time has run out.
-func evicted(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, errEvicted) {
-		return fmt.Errorf("%w: %w", cause, syscall.ETIMEDOUT)
+// evicted turns the error of a flow that had to give way into what it is to the
+// client: time has run out.
+func evicted(f *flow.Flow, err error) error {
+	if f.Evicted() {
+		return errEvicted
 	}
 	return err
 }
-
-var errDials = errors.New("socks: too many dials in flight")
 
 // watchDelay is how long a dial may take before the client is watched: most
 // are over by then, and cost no goroutine.

@@ -1,7 +1,5 @@
 package socks
 
-import "net/netip"
-
 // CountHashes makes c count the costly comparisons that it makes from now on.
 func CountHashes(c *Credentials) (count func() int) {
 	n := 0
@@ -26,28 +24,4 @@ type countedSecret struct {
 func (s countedSecret) matches(pass string) bool {
 	*s.n++
 	return s.secret.matches(pass)
-}
-
-// Gate is the limiter of handshakes and dials.
-type Gate = gate
-
-// NewGate makes a Gate.
-var NewGate = newGate
-
-// Enter takes a place, and returns how to leave it, nil if there was none.
-func (g *gate) Enter(client netip.Addr, evict func()) (leave func()) {
-	p, ok := g.enter(client, evict)
-	if !ok {
-		return nil
-	}
-	return p.leave
-}
-
-// Shed is shed.
-func (g *gate) Shed() bool { return g.shed() }
-
-// Now returns how many places are taken.
-func (g *gate) Now() int {
-	now, _, _ := g.stats()
-	return now
 }

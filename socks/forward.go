@@ -100,16 +100,14 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	if conn.flow, err = c.open(c.meta("tcp", dst), func() { cancel(errKilled) }); err != nil {
 		return nil, err
 	}
-	place, ok := c.dials.enter(c.src.Addr(), func() { cancel(errEvicted) })
-	if !ok {
-		conn.flow.Close()
-		return nil, errDials
-	}
-	defer place.leave()
 	conn.Conn, err = c.dialer.DialContext(ctx, conn.flow.Meta(), "tcp", dst.String())
 	if err != nil {
 		conn.flow.Close()
-		return nil, evicted(ctx, err)
+		return nil, evicted(conn.flow, err)
+	}
+	if !conn.flow.Establish() {
+		abort(conn)
+		return nil, errEvicted
 	}
 	conn.flow.OnKill(func() { abort(conn) })
 	return conn, nil

@@ -128,7 +128,7 @@ func (c *client) request(ctx context.Context, stop func() bool, req Request) {
 		abort(c.conn)
 		return
 	}
-	c.place.leave()
+	c.place.Leave()
 	c.conn.SetDeadline(noDeadline)
 	switch req.Command {
 	case Connect:

@@ -94,6 +94,11 @@ func start(t testing.TB, d socks.Dialer, cfg socks.Config) *proxy {
 
 func startOn(t testing.TB, address string, d socks.Dialer, cfg socks.Config) *proxy {
 	t.Helper()
+	return startLimited(t, address, d, cfg, flow.Config{})
+}
+
+func startLimited(t testing.TB, address string, d socks.Dialer, cfg socks.Config, limits flow.Config) *proxy {
+	t.Helper()
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +107,7 @@ func startOn(t testing.TB, address string, d socks.Dialer, cfg socks.Config) *pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{addr: ln.Addr().String(), flows: flow.NewRegistry(flow.Config{}), relay: relay.New(loop)}
+	p := &proxy{addr: ln.Addr().String(), flows: flow.NewRegistry(limits), relay: relay.New(loop)}
 	p.Server = socks.NewServer(d, p.relay, p.flows, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	loopCtx, loopCancel := context.WithCancel(context.Background())

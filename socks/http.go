@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"netstackd/internal/admission"
 	"netstackd/internal/flow"
 )
 
@@ -97,7 +98,7 @@ func (w *web) take(c *client) {
 	own.kind, own.in = flow.HTTPProxy, nil
 	wc := &webConn{Conn: c.conn, prefix: c.in.rest(), client: &own, web: w, place: c.place}
 	c.place = nil
-	wc.place.onEvict(func() { wc.Conn.Close() })
+	wc.place.OnEvict(func() { wc.Conn.Close() })
 	w.open.Add(1)
 	select {
 	case w.conns <- wc:
@@ -113,7 +114,7 @@ type webConn struct {
 	prefix  []byte
 	client  *client
 	web     *web
-	place   *pass // among the handshakes, until the first request is in
+	place   *admission.Place // among the handshakes, until the first request is in
 	once    sync.Once
 	forward *forwarder // of plain requests; made by the first
 }
@@ -131,7 +132,7 @@ func (c *webConn) Read(b []byte) (int, error) {
 // hijack, ours is.
 func (c *webConn) release() {
 	c.once.Do(func() {
-		c.place.leave()
+		c.place.Leave()
 		if c.forward != nil {
 			c.forward.close()
 		}
@@ -152,7 +153,7 @@ func (c *webConn) Close() error {
 // ServeHTTP serves one request.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	wc := r.Context().Value(webConnKey{}).(*webConn)
-	wc.place.leave()
+	wc.place.Leave()
 	if w.svc.cfg.Auth != nil {
 		user, ok := w.authenticate(r)
 		if !ok {
@@ -245,7 +246,7 @@ func answerHTTP(b []byte, r Reply, _ netip.AddrPort, cause error) []byte {
 // text could tell about the host.
 func reason(r Reply, cause error) string {
 	switch {
-	case is(cause, flow.ErrLimit, errDials):
+	case is(cause, flow.ErrLimit):
 		return "too many flows"
 	case is(cause, flow.ErrDraining):
 		return "shutting down"
@@ -257,7 +258,7 @@ func reason(r Reply, cause error) string {
 // error type of RFC 9209.
 func httpStatus(err error) (status int, proxyStatus string) {
 	switch r := ReplyFor(err); {
-	case is(err, flow.ErrLimit, flow.ErrDraining, errDials):
+	case is(err, flow.ErrLimit, flow.ErrDraining):
 		return http.StatusServiceUnavailable, "connection_limit_reached"
 	case r == ReplyNotAllowed:
 		return http.StatusForbidden, "destination_ip_prohibited"

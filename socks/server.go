@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"netstackd/internal/admission"
 	"netstackd/internal/flow"
 	"netstackd/internal/worker"
 )
@@ -23,8 +24,7 @@ type Server struct {
 	relay      Relay
 	flows      *flow.Registry
 	cfg        Config
-	handshakes *gate
-	dials      *gate
+	handshakes *admission.Limiter
 	stats      counters
 }
 
@@ -33,12 +33,15 @@ type Server struct {
 func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Server {
 	cfg = cfg.withDefaults()
 	return &Server{
-		dialer:     dialer,
-		relay:      relay,
-		flows:      flows,
-		cfg:        cfg,
-		handshakes: newGate(cfg.MaxHandshakes, cfg.MaxHandshakesPerClient, patience),
-		dials:      newGate(cfg.MaxDials, cfg.MaxDialsPerClient, patience),
+		dialer: dialer,
+		relay:  relay,
+		flows:  flows,
+		cfg:    cfg,
+		handshakes: admission.New(admission.Config{
+			Total:     cfg.MaxHandshakes,
+			PerSource: cfg.MaxHandshakesPerClient,
+			Patience:  patience,
+		}),
 	}
 }
 
@@ -78,8 +81,6 @@ type Stats struct {
 
 	Handshakes        int   // under way now
 	HandshakesEvicted int64 // gave way, or were refused, at the limit
-	Dials             int   // under way now
-	DialsEvicted      int64 // gave way, or were refused, at the limit
 }
 
 // Stats returns the server's counters.
@@ -100,11 +101,8 @@ func (s *Server) Stats() Stats {
 		DatagramsOut:     c.datagramsOut.Load(),
 		DatagramsDropped: c.datagramsDropped.Load(),
 	}
-	var refused int64
-	st.Handshakes, refused, st.HandshakesEvicted = s.handshakes.stats()
-	st.HandshakesEvicted += refused
-	st.Dials, refused, st.DialsEvicted = s.dials.stats()
-	st.DialsEvicted += refused
+	handshakes := s.handshakes.Stats()
+	st.Handshakes, st.HandshakesEvicted = handshakes.Held, handshakes.Evicted+handshakes.Refused
 	return st
 }
 
@@ -142,7 +140,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		// Out of descriptors or memory: make room and wait for more of it. What
 		// waits in the kernel's backlog is not lost.
-		s.handshakes.shed()
+		s.handshakes.EvictOldest(0)
 		pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 		s.cfg.Log.Warn("accept", slog.String("proto", "socks"), slog.Any("err", err), slog.Duration("pause", pause))
 		select {
@@ -167,7 +165,7 @@ type service struct {
 
 // Causes for which a client's context ends, besides the server's own.
 var (
-	errEvicted = errors.New("socks: gave way to another client")
+	errEvicted = fmt.Errorf("socks: gave way to another client: %w", syscall.ETIMEDOUT)
 	errGone    = errors.New("socks: client is gone")
 	errKilled  = errors.New("socks: flow was killed")
 )
@@ -178,10 +176,10 @@ type client struct {
 	*service
 	conn  net.Conn
 	in    *reader
-	src   netip.AddrPort // the client
-	local netip.AddrPort // the address that it connected to
-	user  string         // authenticated
-	place *pass          // among the handshakes
+	src   netip.AddrPort   // the client
+	local netip.AddrPort   // the address that it connected to
+	user  string           // authenticated
+	place *admission.Place // among the handshakes
 	kind  flow.Inbound
 	// answer appends the protocol's reply. Cause may be nil.
 	answer func(b []byte, r Reply, bnd netip.AddrPort, cause error) []byte
@@ -199,7 +197,7 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	place, ok := s.handshakes.enter(src.Addr(), func() { cancel(errEvicted) })
+	place, ok := s.handshakes.Enter(src.Addr(), func() { cancel(errEvicted) })
 	if !ok {
 		abort(conn)
 		return
@@ -224,7 +222,7 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 		cancel:  cancel,
 	}
 	defer func() { // take clears both
-		c.place.leave()
+		c.place.Leave()
 		c.in.free()
 	}()
 	if err := c.in.more(); err != nil {

@@ -5,6 +5,10 @@
 // A Flow is opened by whoever accepted the traffic and closed by whoever ends
 // it last. Counting is lock-free; opening and closing take one short lock of
 // one of a few shards, so that flows on different cores do not meet.
+//
+// A connection is pending until it has both its ends: while its destination is
+// dialed and its handshake waits for the client. Pending flows cost a client
+// nothing, so the oldest of them give way to new ones when places run out.
 package flow
 
 import (
@@ -12,6 +16,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"netstackd/internal/admission"
 )
 
 // Inbound says how a flow reached us.
@@ -72,6 +78,8 @@ type Flow struct {
 	reg     *Registry
 	killer  atomic.Pointer[func()]
 	killed  atomic.Bool
+	evicted atomic.Bool
+	pending atomic.Pointer[admission.Place] // nil when the flow was never pending
 	up      atomic.Int64
 	down    atomic.Int64
 	open    atomic.Uint32 // directions that carry on: openUp, openDown
@@ -92,8 +100,18 @@ func (f *Flow) AddUp(n int64) { f.up.Add(n) }
 // AddDown counts n payload bytes from the destination to the application.
 func (f *Flow) AddDown(n int64) { f.down.Add(n) }
 
+// Establish notes that the flow is no longer pending. It reports false if the
+// flow has given way to another, and then must not be used.
+func (f *Flow) Establish() bool {
+	p := f.pending.Load()
+	return p == nil || p.Leave()
+}
+
 // Begin notes that the flow has both its ends and carries bytes each way.
-func (f *Flow) Begin() { f.open.Store(openUp | openDown) }
+func (f *Flow) Begin() {
+	f.pending.Load().Leave()
+	f.open.Store(openUp | openDown)
+}
 
 // EndUp notes that the application's end of stream was passed on, and
 // everything before it.
@@ -121,9 +139,21 @@ func (f *Flow) OnKill(kill func()) {
 	}
 }
 
+// Evicted reports whether the flow was killed while it was pending because
+// another needed its place.
+func (f *Flow) Evicted() bool { return f.evicted.Load() }
+
+// evict makes room at once: the owner needs time to end what it has begun.
+func (f *Flow) evict() {
+	f.evicted.Store(true)
+	f.Kill()
+	f.Close()
+}
+
 // Close takes the flow out of its registry. It is idempotent.
 func (f *Flow) Close() {
 	if f.closed.CompareAndSwap(false, true) {
+		f.pending.Load().Leave()
 		f.reg.remove(f)
 	}
 }

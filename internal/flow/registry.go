@@ -1,12 +1,15 @@
 package flow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"netstackd/internal/admission"
 )
 
 // ErrLimit is the error of a flow that the limits do not allow.
@@ -21,9 +24,14 @@ type Config struct {
 	// MaxPerSource limits the flows at once from one source address, other than
 	// transparent ones, which share the host's; 0 = no limit.
 	MaxPerSource int
+	// MaxPendingPerSource limits the pending flows from one source address. At
+	// the limit the oldest of them gives way. 0 = half of all that may be pending,
+	// but no fewer than 64.
+	MaxPendingPerSource int
 	// Reclaim is called when MaxFlows are open and one more is wanted. It ends a
-	// flow that can be spared, and reports whether there was one. It runs on the
-	// goroutine that opens, holding no lock, and must not block; nil = none can.
+	// flow other than a pending one that can be spared, and reports whether there
+	// was one. It runs on the goroutine that opens, holding no lock, and must not
+	// block; nil = none can.
 	Reclaim func() bool
 	// Changed is called after the number of flows changed, from the goroutine
 	// that opened or closed one, holding no lock. It must not block.
@@ -33,8 +41,10 @@ type Config struct {
 // Stats counts what a registry has seen.
 type Stats struct {
 	Open    int   // flows now
+	Pending int   // of these, those that are pending
 	Opened  int64 // flows ever
 	Refused int64 // flows refused by a limit
+	Evicted int64 // pending flows that gave way to others
 	Up      int64 // payload bytes of closed flows, application to destination
 	Down    int64 // payload bytes of closed flows, destination to application
 }
@@ -59,6 +69,7 @@ type Registry struct {
 	drain   atomic.Bool
 	limit   atomic.Int64 // MaxFlows, lowered by SetLimit
 	sources sourceCount
+	pending *admission.Limiter
 	shards  [shards]shard
 }
 
@@ -66,6 +77,11 @@ type Registry struct {
 func NewRegistry(cfg Config) *Registry {
 	r := &Registry{cfg: cfg, drained: make(chan struct{}, 1)}
 	r.limit.Store(int64(cfg.MaxFlows))
+	// A quarter of the places is out of reach of pending flows, so that a flood
+	// of them does not take those of other flows.
+	total := cfg.MaxFlows - cfg.MaxFlows/4
+	perSource := cmp.Or(cfg.MaxPendingPerSource, max((total+1)/2, min(total, 64)))
+	r.pending = admission.New(admission.Config{Total: total, PerSource: perSource})
 	for i := range r.shards {
 		r.shards[i].flows = make(map[uint64]*Flow)
 	}
@@ -78,7 +94,7 @@ func NewRegistry(cfg Config) *Registry {
 func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 	n, err := r.enter()
 	for range maxReclaims {
-		if !errors.Is(err, ErrLimit) || r.cfg.Reclaim == nil || !r.cfg.Reclaim() {
+		if !errors.Is(err, ErrLimit) || !r.Spare() {
 			break
 		}
 		n, err = r.enter()
@@ -109,6 +125,35 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 		r.cfg.Changed(int(n))
 	}
 	return f, nil
+}
+
+// OpenPending registers a flow that is pending until Establish or Begin. When
+// it has to give way before that, it is killed and has left the registry; its
+// owner still closes it.
+func (r *Registry) OpenPending(m Meta, kill func()) (*Flow, error) {
+	f, err := r.Open(m, kill)
+	if err != nil {
+		return nil, err
+	}
+	p, _ := r.pending.Enter(m.Source.Addr(), f.evict) // without patience there is always a place
+	f.pending.Store(p)
+	if f.closed.Load() { // killed in between
+		p.Leave()
+	}
+	return f, nil
+}
+
+// patience is how long a flow may be pending before it is the first to end when
+// places are short: most dials take less.
+const patience = time.Second
+
+// Spare ends a flow that can be spared and reports whether there was one: a
+// pending one that has taken long, else what Reclaim finds, else any pending
+// one.
+func (r *Registry) Spare() bool {
+	return r.pending.EvictOldest(patience) ||
+		r.cfg.Reclaim != nil && r.cfg.Reclaim() ||
+		r.pending.EvictOldest(0)
 }
 
 // maxReclaims bounds how many flows one new one may cost. More than one is
@@ -233,8 +278,11 @@ func (r *Registry) Drain(ctx context.Context) error {
 
 // Stats returns the registry's counters.
 func (r *Registry) Stats() Stats {
+	pending := r.pending.Stats()
 	return Stats{
 		Open:    int(r.open.Load()),
+		Pending: pending.Held,
+		Evicted: pending.Evicted,
 		Opened:  int64(r.nextID.Load()),
 		Refused: r.refused.Load(),
 		Up:      r.up.Load(),

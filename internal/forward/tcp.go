@@ -46,7 +46,7 @@ type TCPStats struct {
 	Unreachable uint64
 	TimedOut    uint64
 	Denied      uint64 // by Routes
-	Limited     uint64 // by limits of flows, memory or descriptors
+	Limited     uint64 // by limits of flows, memory or descriptors; also those that gave way
 	Abandoned   uint64 // given up by the application during the handshake
 }
 
@@ -88,22 +88,26 @@ func (t *TCP) Connect(r *netstack.Request) {
 		r.Unreachable(netstack.AdminProhibited)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), t.cfg.DialTimeout)
-	defer cancel()
-	f, err := t.cfg.Flows.Open(m, cancel)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	f, err := t.cfg.Flows.OpenPending(m, func() { cancel(errKilled) })
 	if err != nil {
 		t.limited.Add(1)
 		r.Refuse()
 		return
 	}
-	out, err := t.cfg.Dialer.DialContext(ctx, f.Meta(), "tcp", m.Dest.String())
+	out, err := t.dial(ctx, f)
 	if err != nil {
 		f.Close()
 		t.log(&m, err)
-		t.answer(r, err)
+		t.answer(r, f, err)
 		return
 	}
-	in, err := accept(r, f)
+	in, err := accept(ctx, r)
+	if err == nil && !f.Establish() {
+		in.Reset()
+		err = errKilled
+	}
 	if err != nil {
 		t.abandoned.Add(1)
 		resetConn(out)
@@ -116,32 +120,32 @@ func (t *TCP) Connect(r *netstack.Request) {
 	t.cfg.Relay.Join(f, in, out)
 }
 
-// accept completes the handshake with the application. That wait has nothing
-// to cancel it by until the stack closes, so a flow that is killed meanwhile
-// leaves its registry at once, and the connection is reset when it is there.
-func accept(r *netstack.Request, f *flow.Flow) (*netstack.Conn, error) {
-	var decided atomic.Bool
-	f.OnKill(func() {
-		if decided.CompareAndSwap(false, true) {
-			f.Close()
-		}
-	})
-	in, err := r.Accept()
-	if !decided.CompareAndSwap(false, true) {
-		if err == nil {
-			in.Reset()
-		}
-		return nil, errKilled
-	}
-	return in, err
+func (t *TCP) dial(ctx context.Context, f *flow.Flow) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
+	defer cancel()
+	return t.cfg.Dialer.DialContext(ctx, f.Meta(), "tcp", f.Meta().Dest.String())
+}
+
+// acceptTimeout bounds the wait for the application's ACK. Its kernel sends it
+// at once, and the SYN-ACK is sent again after 1, 3 and 7 seconds.
+const acceptTimeout = 10 * time.Second
+
+// accept completes the handshake with the application.
+func accept(ctx context.Context, r *netstack.Request) (*netstack.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
+	defer cancel()
+	return r.Accept(ctx)
 }
 
 var errKilled = errors.New("forward: flow killed")
 
 // answer makes the destination look to the application as it looked to us.
-func (t *TCP) answer(r *netstack.Request, err error) {
+func (t *TCP) answer(r *netstack.Request, f *flow.Flow, err error) {
 	var timeout net.Error
 	switch {
+	case f.Evicted(): // the application's kernel sends its SYN again
+		t.limited.Add(1)
+		r.Ignore()
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
 		t.unreachable.Add(1)
 		r.Unreachable(netstack.HostUnreachable)

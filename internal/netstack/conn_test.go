@@ -30,7 +30,7 @@ func TestConnConformance(t *testing.T) {
 				nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 					to := netip.AddrPortFrom(own, 80)
 					acceptOne := func() (net.Conn, error) {
-						return (<-requests).Accept()
+						return (<-requests).Accept(context.Background())
 					}
 					if own == ownV4.Addr() || own == ownV6.Addr() {
 						l, err := server.ListenTCP(to)
@@ -69,7 +69,7 @@ func TestConnAddresses(t *testing.T) {
 		app, _ := pair(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) { got <- r }})
 		go func() {
 			r := <-got
-			c, err := r.Accept()
+			c, err := r.Accept(context.Background())
 			if err != nil {
 				t.Error(err)
 				return
@@ -245,7 +245,7 @@ func TestTimeWaitIsShort(t *testing.T) {
 			served <- struct{}{}
 		}
 		dev, own := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) {
-			c, err := r.Accept()
+			c, err := r.Accept(context.Background())
 			if err != nil {
 				t.Error(err)
 				return
@@ -293,7 +293,7 @@ func TestTimeWaitIsShort(t *testing.T) {
 func TestReuseAfterReset(t *testing.T) {
 	accepted := make(chan struct{}, 1)
 	dev, _ := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) {
-		if _, err := r.Accept(); err != nil {
+		if _, err := r.Accept(context.Background()); err != nil {
 			t.Error(err)
 		}
 		accepted <- struct{}{}

@@ -1,6 +1,7 @@
 package netstack_test
 
 import (
+	"context"
 	"io"
 	"net/netip"
 	"testing"
@@ -23,7 +24,7 @@ func FuzzTCP(f *testing.F) {
 		}
 		accepted := make(chan *netstack.Conn, 10)
 		dev, _ := alone(t, tuntest.Config{Depth: 4096}, netstack.Config{Connect: func(r *netstack.Request) {
-			c, err := r.Accept()
+			c, err := r.Accept(context.Background())
 			if err != nil {
 				return
 			}

@@ -1,8 +1,11 @@
 package netstack
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -73,20 +76,47 @@ func (r *Request) Source() netip.AddrPort { return idSource(r.id) }
 // Dest returns what the application wants to connect to.
 func (r *Request) Dest() netip.AddrPort { return idDest(r.id) }
 
-// Accept completes the handshake with the application and waits for its end.
-func (r *Request) Accept() (*Conn, error) {
-	if r.s.closing.Load() { // nobody would hear our SYN-ACK
+// Accept completes the handshake with the application and waits for its end,
+// or that of ctx, whose cause it then returns. A SYN with a false source never
+// gets an ACK, so ctx should have a deadline.
+func (r *Request) Accept(ctx context.Context) (*Conn, error) {
+	if r.s.closing.Load() { // the link would drop our SYN-ACK
 		r.complete(false)
 		return nil, net.ErrClosed
 	}
-	wq := new(waiter.Queue)
-	ep, err := r.fr.CreateEndpoint(wq)
+	h := &handshake{}
+	stop := context.AfterFunc(ctx, h.abandon)
+	ep, err := r.fr.CreateEndpoint(&h.wq)
+	h.over.Store(true)
+	stop()
 	r.complete(false)
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
 		return nil, Errno(err)
 	}
-	return r.s.newConn(ep, wq), nil
+	return r.s.newConn(ep, &h.wq), nil
 }
+
+// handshake is one that waits for the application's ACK.
+type handshake struct {
+	wq   waiter.Queue
+	over atomic.Bool
+}
+
+// abandon ends the wait: gVisor takes a connection that becomes writable before
+// it is connected for one that has failed. It may not have registered for that
+// event yet, so the event is repeated.
+func (h *handshake) abandon() {
+	if h.over.Load() {
+		return
+	}
+	h.wq.Notify(waiter.WritableEvents)
+	time.AfterFunc(abandonAgain, h.abandon)
+}
+
+const abandonAgain = time.Millisecond
 
 // Refuse makes the port look closed, with RST.
 func (r *Request) Refuse() { r.complete(true) }

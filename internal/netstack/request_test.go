@@ -3,6 +3,7 @@ package netstack_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -94,7 +95,7 @@ func TestRequestAcceptAfterAppGaveUp(t *testing.T) {
 	r := recv(t, requests)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := r.Accept()
+		_, err := r.Accept(t.Context())
 		failed <- err
 	}()
 	synack := parse(t, answer(t, dev))
@@ -107,6 +108,37 @@ func TestRequestAcceptAfterAppGaveUp(t *testing.T) {
 	// The next SYN is a new request.
 	inject(t, dev, tcp(from, to, flagSYN, 99, 0, nil))
 	recv(t, requests).Ignore()
+}
+
+// A handshake whose ACK never comes ends with its context, and the connection's
+// next SYN is a new request. It is a canary as well: Accept relies on what
+// gVisor does with an event that comes early.
+func TestRequestAcceptAbandoned(t *testing.T) {
+	requests := make(chan *netstack.Request, 1)
+	dev, _ := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) { requests <- r }})
+	from, to := netip.AddrPortFrom(appV4.Addr(), 4000), netip.AddrPortFrom(foreignV4, 80)
+	why := errors.New("enough")
+	for i := range 10 {
+		inject(t, dev, tcp(from, to, flagSYN, uint32(77+i), 0, nil))
+		r := recv(t, requests)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		failed := make(chan error, 1)
+		go func() {
+			_, err := r.Accept(ctx)
+			failed <- err
+		}()
+		for synack := parse(t, answer(t, dev)); synack.payload[13] != flagSYN|flagACK; {
+			synack = parse(t, answer(t, dev)) // what follows the end of the one before
+		}
+		cancel(why)
+		isErr(t, recv(t, failed), why)
+	}
+	inject(t, dev, tcp(from, to, flagSYN, 99, 0, nil))
+	r := recv(t, requests)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why) // before the handshake begins
+	_, err := r.Accept(ctx)
+	isErr(t, err, why)
 }
 
 // All that is not ours to serve looks closed.

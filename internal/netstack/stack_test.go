@@ -68,7 +68,7 @@ func TestStackCloseJoins(t *testing.T) {
 	for range 2 {
 		own.Close() // again is nothing
 	}
-	if _, err := late.Accept(); err == nil {
+	if _, err := late.Accept(context.Background()); err == nil {
 		t.Error("accepted a connection on a stack that is closed")
 	}
 	l.Close()
@@ -192,7 +192,7 @@ func costs(t testing.TB, n int) [3]time.Duration {
 	rec := newRecorder()
 	accepted := make(chan *netstack.Conn, n)
 	dev, own := alone(t, tuntest.Config{}, netstack.Config{Packets: rec, Connect: func(r *netstack.Request) {
-		c, err := r.Accept()
+		c, err := r.Accept(context.Background())
 		if err != nil {
 			t.Error(err)
 		}
@@ -282,7 +282,7 @@ func BenchmarkDestinations(b *testing.B) {
 func TestStackCloseEndsHandshakes(t *testing.T) {
 	ended := make(chan error, 1)
 	dev, own := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) {
-		_, err := r.Accept()
+		_, err := r.Accept(context.Background())
 		ended <- err
 	}})
 	inject(t, dev, tcp(netip.AddrPortFrom(appV4.Addr(), 4000), netip.AddrPortFrom(foreignV4, 80), flagSYN, 1, 0, nil))
@@ -302,7 +302,7 @@ func TestStackCloseEndsHandshakes(t *testing.T) {
 func TestConnectionsKeepTheirQueue(t *testing.T) {
 	const queues = 4
 	dev, _ := alone(t, tuntest.Config{Queues: queues}, netstack.Config{Connect: func(r *netstack.Request) {
-		c, err := r.Accept()
+		c, err := r.Accept(context.Background())
 		if err != nil {
 			t.Error(err)
 			return

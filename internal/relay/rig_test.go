@@ -121,7 +121,7 @@ func (r *rig) stackPair() (far, near peer) {
 	go func() {
 		select {
 		case q := <-r.requests:
-			c, err := q.Accept()
+			c, err := q.Accept(context.Background())
 			if err != nil {
 				r.t.Error(err)
 			}
