@@ -79,7 +79,7 @@ func NewRegistry(cfg Config) *Registry {
 	r.limit.Store(int64(cfg.MaxFlows))
 	// A quarter of the places is out of reach of pending flows, so that a flood
 	// of them does not take those of other flows.
-	total := cfg.MaxFlows - cfg.MaxFlows/4
+	total := min(cfg.MaxFlows-cfg.MaxFlows/4, maxPending)
 	perSource := cmp.Or(cfg.MaxPendingPerSource, max((total+1)/2, min(total, 64)))
 	r.pending = admission.New(admission.Config{Total: total, PerSource: perSource})
 	for i := range r.shards {
@@ -126,6 +126,10 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 	}
 	return f, nil
 }
+
+// maxPending is how many flows may be pending, whatever MaxFlows is: each costs
+// some 30 KB.
+const maxPending = 8192
 
 // OpenPending registers a flow that is pending until Establish or Begin. When
 // it has to give way before that, it is killed and has left the registry; its

@@ -55,6 +55,7 @@ type Config struct {
 type counters struct {
 	malformed  atomic.Uint64
 	unroutable atomic.Uint64
+	overload   atomic.Uint64
 }
 
 // Stats counts what the stack dropped and did.
@@ -62,6 +63,7 @@ type Stats struct {
 	Link        link.Stats
 	Malformed   uint64 // packets with impossible headers or wrong checksums
 	Unroutable  uint64 // packets from or to addresses that no flow can have
+	Overload    uint64 // SYNs that came faster than they could be served
 	Retransmits uint64 // TCP segments sent again into the TUN
 }
 
@@ -80,6 +82,8 @@ type Stack struct {
 	wg    sync.WaitGroup                       // handlers of requests, and SYNs that wait
 
 	requests worker.Pool // their handlers
+	queue    synQueue
+	started  time.Time
 
 	closing atomic.Bool
 
@@ -113,7 +117,7 @@ func NewTuned(dev link.Device, cfg link.Config) (*Stack, error) {
 // Start runs the stack. It is called once.
 func (s *Stack) Start(cfg Config) error {
 	cfg.TCP = cfg.TCP.withDefaults()
-	s.cfg = cfg
+	s.cfg, s.started = cfg, time.Now()
 	for _, p := range cfg.Addresses {
 		s.own = append(s.own, tcpipAddr(p.Addr()))
 		if sub := tcpipPrefix(p).Subnet(); p.Addr().Is4() && p.Bits() < 31 {
@@ -244,12 +248,15 @@ func (s *Stack) Stats() Stats {
 		Link:       s.link.Stats(),
 		Malformed:  s.counters.malformed.Load(),
 		Unroutable: s.counters.unroutable.Load(),
+		Overload:   s.counters.overload.Load(),
 	}
 	if s.gs != nil {
 		st.Retransmits = s.gs.Stats().TCP.Retransmits.Value()
 	}
 	return st
 }
+
+func (s *Stack) uptime() time.Duration { return time.Since(s.started) }
 
 // Own returns the stack's address of the family of like, or the zero Addr.
 func (s *Stack) Own(like netip.Addr) netip.Addr {

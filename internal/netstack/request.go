@@ -33,15 +33,21 @@ func (s *Stack) handleSYN(fwd *tcp.Forwarder, id stack.TransportEndpointID, pkt 
 	}
 	s.synMu.Lock()
 	_, pending := s.syns[id]
-	if !pending {
+	full := !pending && s.queue.full(id.RemoteAddress, s.uptime)
+	if !pending && !full {
 		s.syns[id] = packetQuote(pkt)
 		s.wg.Add(1)
 	}
 	s.synMu.Unlock()
-	if pending {
+	if full {
+		s.counters.overload.Add(1)
+	}
+	if pending || full {
 		return true
 	}
+	s.queue.waiting.Add(1)
 	if !fwd.HandlePacket(id, pkt) {
+		s.queue.waiting.Add(-1)
 		s.forgetSYN(id)
 		s.wg.Done()
 		return false
@@ -58,6 +64,7 @@ func (s *Stack) forgetSYN(id stack.TransportEndpointID) {
 // serveRequest has one request answered.
 func (s *Stack) serveRequest(fr *tcp.ForwarderRequest) {
 	defer s.wg.Done()
+	s.queue.waiting.Add(-1)
 	s.synMu.Lock()
 	quote := s.syns[fr.ID()]
 	s.synMu.Unlock()
@@ -96,6 +103,7 @@ func (r *Request) Accept(ctx context.Context) (*Conn, error) {
 		}
 		return nil, Errno(err)
 	}
+	r.s.queue.completed(r.id.RemoteAddress)
 	return r.s.newConn(ep, &h.wq), nil
 }
 
