@@ -347,3 +347,54 @@ func TestTCPAppGivesUp(t *testing.T) {
 		t.Errorf("stats %+v", st)
 	}
 }
+
+// When all places are taken the oldest dial gives way to a new connection. Its
+// application sees nothing, and its next SYN would be a new request.
+func TestTCPOldestDialGivesWay(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dialing, ended := make(chan struct{}), make(chan error, 2)
+	r := newTCPRig(t, forward.TCPConfig{Dialer: dialFunc(func(ctx context.Context, _ *flow.Meta, address string) (net.Conn, error) {
+		if address == "192.0.2.9:80" {
+			return net.Dial("tcp", l.Addr().String())
+		}
+		dialing <- struct{}{}
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+		return nil, ctx.Err()
+	})}, flow.Config{MaxFlows: 2})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	saw := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := r.app.DialContext(ctx, nil, "tcp", "192.0.2.1:80")
+			saw <- err
+		}()
+		<-dialing
+	}
+	c, err := r.dial(t, "192.0.2.9:80", tcpPatience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; errors.Is(err, context.DeadlineExceeded) {
+		t.Error("the dial that gave way ended by its time-out")
+	}
+	if st := r.flows.Stats(); st.Evicted != 1 || st.Refused != 0 {
+		t.Errorf("flows %+v", st)
+	}
+	select {
+	case err := <-saw:
+		t.Errorf("an application saw %v", err)
+	default:
+	}
+	cancel()
+	c.(*netstack.Conn).Reset()
+	for _, f := range r.flows.Flows() {
+		r.flows.Kill(f.ID)
+	}
+	r.drained(t)
+}
