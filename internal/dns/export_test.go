@@ -1,5 +1,18 @@
 package dns
 
+import (
+	"context"
+	"net/netip"
+)
+
+// ExchangeTCP asks a nameserver over TCP.
+func (s *Server) ExchangeTCP(ctx context.Context, server netip.AddrPort, q Query) ([]byte, error) {
+	return s.exchangeTCP(ctx, server, q.q, netip.AddrPort{})
+}
+
+// StreamQueries is how many queries one connection takes at once.
+const StreamQueries = streamQueries
+
 // Query is a parsed query, for the fuzz test: what is made of it and of answers.
 type Query struct{ q *query }
 

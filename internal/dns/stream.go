@@ -3,7 +3,6 @@ package dns
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -18,11 +17,9 @@ const (
 	// streamIdle is how long a connection to a nameserver lives unused, and how
 	// long it may be silent. It is longer than a query.
 	streamIdle = 10 * time.Second
-	// streamQueries bounds the queries under way on one connection.
+	// streamQueries bounds the queries under way on one connection. More wait.
 	streamQueries = 256
 )
-
-var errBusy = errors.New("too many queries on one connection")
 
 // pool holds one connection for each nameserver. The zero value is ready.
 type pool struct {
@@ -51,7 +48,7 @@ func (s *Server) stream(server, source netip.AddrPort) (st *stream, used bool, e
 		return nil, false, net.ErrClosed
 	}
 	if st := p.all[server]; st != nil {
-		return st, true, nil // one that is ending was connected too: the next call makes anew
+		return st, true, nil // one that ends fails its queries after it is gone from here
 	}
 	if p.all == nil {
 		p.all = make(map[netip.AddrPort]*stream)
@@ -60,6 +57,7 @@ func (s *Server) stream(server, source netip.AddrPort) (st *stream, used bool, e
 	st = &stream{
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
+		slots:   make(chan struct{}, streamQueries),
 		cancel:  cancel,
 		pending: make(map[uint16]pending),
 	}
@@ -82,6 +80,7 @@ func (s *Server) stream(server, source netip.AddrPort) (st *stream, used bool, e
 type stream struct {
 	ready  chan struct{} // closed when conn is set
 	done   chan struct{} // closed when err is set
+	slots  chan struct{} // one for each query under way
 	cancel context.CancelFunc
 	conn   net.Conn
 	err    error
@@ -147,10 +146,15 @@ func (st *stream) exchange(ctx context.Context, q *query) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	p, id, err := st.send(q)
-	if err != nil {
-		return nil, err
+	select {
+	case st.slots <- struct{}{}:
+	case <-st.done:
+		return nil, st.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
+	defer func() { <-st.slots }()
+	p, id := st.send(q)
 	defer func() {
 		st.mu.Lock()
 		delete(st.pending, id)
@@ -166,27 +170,24 @@ func (st *stream) exchange(ctx context.Context, q *query) ([]byte, error) {
 	}
 }
 
-// send writes q under an ID that nobody else has.
-func (st *stream) send(q *query) (pending, uint16, error) {
+// send writes q under an ID that no other query has. A write that fails ends
+// the stream, and so the query.
+func (st *stream) send(q *query) (pending, uint16) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if len(st.pending) >= streamQueries {
-		return pending{}, 0, errBusy
-	}
 	id := uint16(rand.Uint32())
 	for _, taken := st.pending[id]; taken; _, taken = st.pending[id] {
 		id++
 	}
-	// Nobody can forge an answer without seeing the connection, so the case
+	// An answer can't be forged without sight of the connection, so the case
 	// of letters stays.
 	p := pending{q.ask(id, nil), make(chan []byte, 1)}
+	st.pending[id] = p
 	_ = st.conn.SetDeadline(time.Now().Add(streamIdle))
 	if err := writeMessage(st.conn, p.msg); err != nil {
 		st.cancel()
-		return pending{}, 0, err
 	}
-	st.pending[id] = p
-	return p, id, nil
+	return p, id
 }
 
 // readMessage reads one message with its length before it (RFC 1035 §4.2.2).
