@@ -177,7 +177,7 @@ func (c *Client) cause(ctx context.Context, err error, pipelined bool) error {
 		return err
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("no answer: %w", context.Cause(ctx))
+		return fmt.Errorf("%w: %w", ErrSilent, context.Cause(ctx))
 	}
 	if pipelined {
 		return fmt.Errorf("%w: %w", errPipeline, err)

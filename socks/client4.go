@@ -112,7 +112,7 @@ func dialThrough(ctx context.Context, own *flow.Meta, next Dialer, server string
 	if err != nil {
 		abort(conn)
 		if ctx.Err() != nil && !answered(err) {
-			err = fmt.Errorf("no answer: %w", context.Cause(ctx))
+			err = fmt.Errorf("%w: %w", ErrSilent, context.Cause(ctx))
 		}
 		return nil, err
 	}

@@ -13,6 +13,7 @@ var (
 	ErrAuth     = errors.New("socks: authentication refused")
 	ErrMethod   = errors.New("socks: no acceptable authentication method")
 	ErrRule     = errors.New("socks: not allowed by rule")
+	ErrSilent   = errors.New("socks: accepts connections but does not answer")
 )
 
 // OpError is the error of an operation through an upstream. Its cause is a

@@ -35,3 +35,25 @@ func Fault(err error) (server string, cause error) {
 	}
 	return "", nil
 }
+
+// Silent returns the upstream that had taken a connection and not answered the
+// request on it when the dial that failed with err ended; "" if that is not
+// why it failed. Unlike Fault, it also judges dials that were canceled.
+func Silent(err error) (server string) {
+	var op *OpError
+	if !errors.As(err, &op) {
+		return ""
+	}
+	var way *serverError
+	switch {
+	case errors.As(op.Err, &way):
+		return Silent(way.err)
+	case errors.Is(op.Err, ErrSilent):
+		return op.Server
+	}
+	return ""
+}
+
+// Answered reports whether a dial that ended with err, or with success, had an
+// answer to its request.
+func Answered(err error) bool { return answered(err) }

@@ -121,7 +121,7 @@ func (e *engine) carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
 	if direct {
 		return carriage{dialer: via, host: out}, nil
 	}
-	return carriage{dialer: &upstreams{dialer: via, log: e.log}}, nil
+	return carriage{dialer: newUpstreams(via, e.log)}, nil
 }
 
 func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
