@@ -210,6 +210,17 @@ func TestIntegrationExecChecksFlags(t *testing.T) {
 	}
 }
 
+// A capture that is not whole is a failure of exec's own.
+func TestIntegrationExecPcapFull(t *testing.T) {
+	testnet.RequireTool(t, "ping")
+	n := testnet.New(t)
+	r := runExec(t, n.A, "--pcap", "/dev/full", "--", "ping", "-c1", testnet.Dest(testnet.IPv4, 1).String())
+	r.oneLine(t, 125, "--pcap", "not whole", "no space left")
+	if !strings.Contains(r.stdout, " 1 received") {
+		t.Errorf("the command had no answer: %q", r.stdout)
+	}
+}
+
 // startUpstream runs a SOCKS server on B until the test ends, and returns its
 // address.
 func startUpstream(t *testing.T, n *testnet.Network, args ...string) (address string) {

@@ -63,17 +63,24 @@ func nameserver(cfg Config) netip.Addr {
 }
 
 // execIn carries the sandbox's traffic while the command runs.
-func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logger) (int, error) {
+func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logger) (status int, err error) {
 	tunDev, err := tun.FromFD(tun.Config{MTU: cfg.mtu()}, sb.TUN()...)
 	if err != nil {
 		return 0, err
 	}
 	var dev link.Device = tunDev
 	if cfg.Exec.Pcap != "" {
-		if dev, err = newCapture(dev, cfg.Exec.Pcap); err != nil {
+		record, perr := newCapture(dev, cfg.Exec.Pcap, log)
+		if perr != nil {
 			tunDev.Close()
-			return 0, fmt.Errorf("--pcap: %w", err)
+			return 0, fmt.Errorf("--pcap: %w", perr)
 		}
+		dev = record
+		defer func() { // the engine, which owns the device, is closed
+			if lost := record.Err(); lost != nil && err == nil {
+				status, err = sandbox.StatusFailed, fmt.Errorf("--pcap: the file is not whole: %w", lost)
+			}
+		}()
 	}
 	e, err := newEngine(cfg, dev, log)
 	if err != nil {
@@ -136,7 +143,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 			cancel(err)
 		}
 	}()
-	status, err := sb.Wait(ctx)
+	status, err = sb.Wait(ctx)
 	if cause := context.Cause(ctx); err == nil && cause != nil && cause != ctx.Err() {
 		return sandbox.StatusFailed, cause
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -16,9 +17,10 @@ import (
 // is written as the one packet that it still is.
 type capture struct {
 	link.Device
+	log *slog.Logger
 
 	mu   sync.Mutex
-	file *os.File
+	file *os.File // nil once closed
 	w    *bufio.Writer
 	err  error // the first write that failed; nothing is written after it
 }
@@ -30,13 +32,14 @@ const (
 )
 
 // newCapture writes dev's packets to a new file, which the device's Close
-// completes.
-func newCapture(dev link.Device, path string) (*capture, error) {
+// completes. A write that fails ends the capture and not the traffic; it is
+// logged at once, and Err has it in the end.
+func newCapture(dev link.Device, path string, log *slog.Logger) (*capture, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	c := &capture{Device: dev, file: file, w: bufio.NewWriterSize(file, 1<<20)}
+	c := &capture{Device: dev, log: log, file: file, w: bufio.NewWriterSize(file, 1<<20)}
 	h := binary.NativeEndian.AppendUint32(nil, pcapMagic)
 	h = binary.NativeEndian.AppendUint16(h, 2)
 	h = binary.NativeEndian.AppendUint16(h, 4)
@@ -78,7 +81,7 @@ func (c *capture) record(bufs [][]byte, size int) {
 	binary.NativeEndian.PutUint32(h[12:], uint32(size))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
+	if c.err != nil || c.file == nil {
 		return
 	}
 	_, c.err = c.w.Write(h[:])
@@ -89,9 +92,19 @@ func (c *capture) record(bufs [][]byte, size int) {
 			_, c.err = c.w.Write(b)
 		}
 	}
+	if c.err != nil {
+		c.log.Warn("--pcap: the capture lacks all packets from here on", "err", c.err)
+	}
 }
 
-// Close implements link.Device. Its error tells of a capture that is not whole.
+// Err is why the capture is not whole, nil if it is. It is final after Close.
+func (c *capture) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close implements link.Device.
 func (c *capture) Close() error {
 	err := c.Device.Close()
 	c.mu.Lock()
@@ -102,7 +115,9 @@ func (c *capture) Close() error {
 	if c.err == nil {
 		c.err = c.w.Flush()
 	}
-	err = errors.Join(err, c.err, c.file.Close())
-	c.file, c.err = nil, os.ErrClosed
-	return err
+	if cerr := c.file.Close(); c.err == nil {
+		c.err = cerr
+	}
+	c.file = nil
+	return errors.Join(err, c.err)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"time"
 
 	"netstackd/internal/flow"
 	"netstackd/internal/hostnet"
@@ -45,16 +46,30 @@ func publish(e *engine, sb *sandbox.Sandbox, cfg Config) (*published, error) {
 	return p, nil
 }
 
+// accept takes connections until the listener closes. An error of accept(2) is
+// one connection's (ECONNABORTED) or passes (EMFILE, ENOBUFS): the command and
+// its other traffic go on, and what waits in the kernel's backlog is not lost.
 func (p *published) accept(ctx context.Context, ln net.Listener, port uint16) {
+	var pause time.Duration
 	for {
 		in, err := ln.Accept()
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				p.engine.fail(fmt.Errorf("--publish: %w", err))
-			}
+		if err == nil {
+			pause = 0
+			p.serving.Go(func() { p.carry(ctx, in, port) })
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		p.serving.Go(func() { p.carry(ctx, in, port) })
+		if pause == 0 {
+			p.engine.log.Warn("a published port takes no connections for now", "err", err)
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

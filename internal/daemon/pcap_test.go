@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"netstackd/link"
+)
+
+// sink is a device that takes every packet.
+type sink struct{ link.Device }
+
+func (sink) WritePacket(int, *[link.VNetHdrLen]byte, [][]byte) error { return nil }
+func (sink) Close() error                                            { return nil }
+
+// A capture that can't be written whole says so when it happens, where that is
+// before the end, and once.
+func TestCaptureFullDisk(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("this system has no /dev/full")
+	}
+	for _, tt := range []struct {
+		name    string
+		packets int
+		said    int
+	}{
+		{"at the end", 1, 0},
+		{"before the end", 40, 1}, // of 64 KB each, with 1 MB of buffer
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out strings.Builder
+			c, err := newCapture(sink{}, "/dev/full", slog.New(slog.NewTextHandler(&out, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range tt.packets {
+				if err := c.WritePacket(0, nil, [][]byte{make([]byte, 64<<10)}); err != nil {
+					t.Errorf("a packet fails with the capture: %v", err)
+				}
+			}
+			if err := c.Close(); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Close: %v, want ENOSPC", err)
+			}
+			if err := c.Err(); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Err: %v, want ENOSPC", err)
+			}
+			if n := strings.Count(out.String(), "\n"); n != tt.said {
+				t.Errorf("%d lines, want %d:\n%s", n, tt.said, &out)
+			}
+		})
+	}
+}
+
+// A whole one has no error, also after a second Close.
+func TestCaptureWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pcap")
+	c, err := newCapture(sink{}, path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WritePacket(0, nil, [][]byte{make([]byte, 60), make([]byte, 40)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Close(), c.Close(), c.Err()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != 24+16+100 {
+		t.Errorf("%v, %v; want 140 bytes", info.Size(), err)
+	}
+}
