@@ -204,3 +204,50 @@ func TestIntegrationAccessHappyEyeballs(t *testing.T) {
 		d.Stop()
 	}
 }
+
+// A gateway client's DNS query reaches the nameserver that this host uses, also
+// one on its loopback, which the client itself does not reach.
+func TestIntegrationAccessGatewayDNS(t *testing.T) {
+	testnet.RequireTool(t, "dig")
+	n := testnet.New(t)
+	n.A.ServeDNS(t, "127.0.0.53:53", map[string][]netip.Addr{"www.test": {testnet.Dest(testnet.IPv4, 1)}})
+	files(t, n.A, map[string]string{"resolv.conf": "nameserver 127.0.0.53\n"})
+	n.A.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	n.B.Run(t, "ip", "route", "add", "198.18.0.0/30", "via", n.A.IP4.String())
+	d := n.A.Start(t, program.Path(t), "--drain", "0s", "--route", "default", "--gateway")
+	defer d.Stop()
+	for _, transport := range []string{"+notcp", "+tcp"} {
+		for _, h := range []*testnet.Host{n.A, n.B} {
+			out := h.Run(t, "dig", "+short", "+tries=1", "+time=5", transport, "@198.18.0.2", "www.test")
+			if got := strings.TrimSpace(out); got != testnet.Dest(testnet.IPv4, 1).String() {
+				t.Errorf("dig %s on %s: %q", transport, h.Name, got)
+			}
+		}
+	}
+}
+
+// A resolv.conf that names the stack does not make it ask itself.
+func TestIntegrationAccessResolverLoop(t *testing.T) {
+	testnet.RequireTool(t, "dig")
+	n := testnet.New(t)
+	n.B.ServeDNS(t, "10.77.0.2:53", map[string][]netip.Addr{"www.test": {testnet.Dest(testnet.IPv4, 1)}})
+	for conf, want := range map[string]string{
+		"nameserver 198.18.0.2\nnameserver 10.77.0.2\n": testnet.Dest(testnet.IPv4, 1).String(),
+		"nameserver 198.18.0.2\n":                       "SERVFAIL",
+	} {
+		files(t, n.A, map[string]string{"resolv.conf": conf})
+		d := n.A.Start(t, program.Path(t), "--drain", "0s", "--route", "default")
+		for range 3 {
+			began := time.Now()
+			out := n.A.Run(t, "dig", "+tries=1", "+time=8", "@198.18.0.2", "www.test")
+			took := time.Since(began)
+			if !strings.Contains(out, want) || took > time.Second {
+				t.Errorf("%q: after %v:\n%s", conf, took, out)
+			}
+		}
+		if c := strings.Count(d.Stderr(), "nameserver is of no use"); c != 1 {
+			t.Errorf("%q: %d warnings:\n%s", conf, c, d.Stderr())
+		}
+		d.Stop()
+	}
+}

@@ -102,7 +102,8 @@ type Server struct {
 	slots   chan struct{} // one for each query under way
 	conns   chan struct{} // one for each program's TCP connection
 	silent  silence
-	refused sync.Map // netip.AddrPort of nameservers that Permit refused
+	loops   loops
+	skipped sync.Map // netip.AddrPort of the nameservers that the log has named
 	streams pool
 	tasks   sync.WaitGroup // goroutines of queries and streams
 	ran     atomic.Bool

@@ -104,6 +104,7 @@ func (s *Server) exchangeUDP(ctx context.Context, server netip.AddrPort, q *quer
 	random := make([]byte, 2+32) // a name has at most 255 bytes
 	rand.Read(random)
 	o := q.ask(binary.BigEndian.Uint16(random), random[2:])
+	defer s.loops.enter(o.question, server)()
 	if _, err := c.Write(o.msg); err != nil {
 		return nil, err
 	}

@@ -60,6 +60,11 @@ var errNoServers = errors.New("no nameserver is configured")
 func (s *Server) forward(ctx context.Context, q *query, source netip.AddrPort) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if server, ok := s.loops.find(q.question); ok {
+		s.warn(server, errLoop)
+		s.silent.note(time.Now(), server)
+		return nil, errLoop
+	}
 	servers, err := s.permitted(s.cfg.Servers(), source)
 	if err != nil {
 		return nil, err
@@ -143,9 +148,7 @@ func (s *Server) permitted(servers []netip.AddrPort, source netip.AddrPort) ([]n
 	for _, m.Dest = range servers {
 		if err := s.cfg.Permit(&m); err != nil {
 			refused = err
-			if _, known := s.refused.LoadOrStore(m.Dest, true); !known {
-				s.cfg.Logger.Warn("a nameserver is not asked", "server", m.Dest, "err", err)
-			}
+			s.warn(m.Dest, err)
 			continue
 		}
 		out = append(out, m.Dest)
@@ -154,6 +157,13 @@ func (s *Server) permitted(servers []netip.AddrPort, source netip.AddrPort) ([]n
 		return nil, refused
 	}
 	return out, nil
+}
+
+// warn says once of each nameserver why it is of no use.
+func (s *Server) warn(server netip.AddrPort, err error) {
+	if _, said := s.skipped.LoadOrStore(server, true); !said {
+		s.cfg.Logger.Warn("a nameserver is of no use: name another in /etc/resolv.conf", "server", server, "err", err)
+	}
 }
 
 // orNil returns err unless there is an answer.
