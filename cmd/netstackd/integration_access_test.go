@@ -251,3 +251,43 @@ func TestIntegrationAccessResolverLoop(t *testing.T) {
 		d.Stop()
 	}
 }
+
+// A sandbox that may not reach local networks does not reach them by a NAT64 of
+// the network, nor by an address with a zone.
+func TestIntegrationAccessBlockLAN(t *testing.T) {
+	n := testnet.New(t)
+	const prefix = "2001:db8:64::"
+	n.A.Run(t, "ip", "addr", "add", "2001:db8:77::1/64", "dev", testnet.Device, "nodad")
+	n.B.Run(t, "ip", "addr", "add", "2001:db8:77::2/64", "dev", testnet.Device, "nodad")
+	n.A.Run(t, "ip", "route", "add", prefix+"/96", "via", "2001:db8:77::2")
+	n.B.Run(t, "ip", "route", "add", "local", prefix+"/96", "dev", "lo")
+	n.B.ServeDNS(t, "10.77.0.2:53", map[string][]netip.Addr{
+		"ipv4only.arpa": {netip.MustParseAddr(prefix + "192.0.0.170"), netip.MustParseAddr(prefix + "192.0.0.171")},
+	})
+	files(t, n.A, map[string]string{"resolv.conf": "nameserver 10.77.0.2\n"})
+	port := n.B.ServeTCP(t, ":0", testnet.Echo)
+	cmd := execAs(t, n.A, "0666", "--block-lan", "--drain", "0s", "--socks", "127.0.0.1:1080", "--", "sh", "-c", "echo netstackd: ready >&2; exec cat")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := testnet.StartCommand(t, cmd)
+	for host, want := range map[string]byte{
+		prefix + "203.0.113.1": socksOK,
+		prefix + "10.78.0.1":   socksRefused,
+		"64:ff9b::10.78.0.1":   socksRefused,
+		"2001:db8:77::2":       socksRefused, // on a link of this host
+		"2001:db8:77::2%eth0":  socksRefused,
+		"fe80::1%eth0":         socksRefused,
+		"::ffff:10.77.0.2":     socksRefused,
+		"2002:0a4e:0001::1":    socksRefused, // 6to4 of 10.78.0.1
+	} {
+		if r, _, _ := socks5(t, n.A, "127.0.0.1:1080", socksConnect, fmt.Sprintf("[%s]:%d", host, port)); r != want {
+			t.Errorf("%s: reply %d, want %d", host, r, want)
+		}
+	}
+	stdin.Close() // and the command ends
+	if status := d.Wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}

@@ -133,6 +133,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	}
 	defer pub.close()
 
+	e.learnNAT64(ctx, cfg, c)
 	if err := sb.Run(ctx); err != nil {
 		return sandbox.Status(err), err
 	}

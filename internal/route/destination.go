@@ -88,33 +88,34 @@ func (t *Table) lan(dst, inner netip.Addr) bool {
 	return t.near.LAN(dst) || t.near.LAN(inner)
 }
 
-// embedded returns the IPv4 address that an IPv6 address leads to, or the zero
-// Addr.
-func (t *Table) embedded(a netip.Addr) netip.Addr {
+// embedded returns the IPv4 address that an IPv6 address carries, or the zero
+// Addr. Translated says that it is the destination itself, by NAT64, and not
+// the end of a tunnel.
+func (t *Table) embedded(a netip.Addr) (inner netip.Addr, translated bool) {
 	if !a.Is6() {
-		return netip.Addr{}
+		return netip.Addr{}, false
 	}
 	b := a.As16()
 	if found := t.nat64.Load(); found != nil {
 		for _, p := range *found {
 			if p.Contains(a) {
-				return extract(b, p.Bits())
+				return extract(b, p.Bits()), true
 			}
 		}
 	}
 	switch {
 	case nat64WellKnown.Contains(a):
-		return extract(b, 96)
+		return extract(b, 96), true
 	case nat64Local.Contains(a) && [6]byte(b[6:12]) == [6]byte{}: // in the form of a /96
-		return extract(b, 96)
+		return extract(b, 96), true
 	case sixToFour.Contains(a):
-		return netip.AddrFrom4([4]byte(b[2:6]))
+		return netip.AddrFrom4([4]byte(b[2:6])), false
 	case teredo.Contains(a): // the client's address, inverted
-		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]}), false
 	case compatible.Contains(a) && !loopback(a):
-		return extract(b, 96)
+		return extract(b, 96), false
 	}
-	return netip.Addr{}
+	return netip.Addr{}, false
 }
 
 // extract returns the IPv4 address in an IPv6 address whose NAT64 prefix has so

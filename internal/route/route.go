@@ -24,7 +24,7 @@
 // (PermitAddr), and those that are refused are not dialed.
 //
 // An IPv6 address that carries an IPv4 address (NAT64, 6to4, Teredo) is judged
-// by both.
+// by both. Only NAT64 makes an allowed destination of it.
 package route
 
 import (
@@ -124,7 +124,7 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 		}
 	}
 	dst = dst.Unmap().WithZone("")
-	inner := t.embedded(dst)
+	inner, translated := t.embedded(dst)
 	if m.Network == "tcp" && t.cfg.Probe != nil && m.Inbound == flow.Transparent && t.cfg.Probe(m.Dest) {
 		return Decision{}
 	}
@@ -144,7 +144,7 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 	if t.cfg.BlockLAN && t.lan(dst, inner) {
 		return Decision{reasonLAN}
 	}
-	if len(t.cfg.Allow) > 0 && !contains(t.cfg.Allow, dst) && !contains(t.cfg.Allow, inner) {
+	if len(t.cfg.Allow) > 0 && !contains(t.cfg.Allow, dst) && !(translated && contains(t.cfg.Allow, inner)) {
 		return Decision{reasonAllow}
 	}
 	return Decision{}

@@ -130,7 +130,8 @@ func TestDecide(t *testing.T) {
 		{allow, socks, "tcp", ours, "[2001:db8:6::2%eth0]:80", listed},
 		{allow, socks, "tcp", ours, "[64:ff9b::203.0.113.1]:80", ""},
 		{allow, socks, "tcp", ours, "[64:ff9b::198.51.100.1]:80", listed},
-		{allow, socks, "tcp", ours, "www.example:80", ""}, // its addresses are judged
+		{allow, socks, "tcp", ours, "[2002:cb00:7101::1]:80", listed}, // a tunnel's end is allowed, not what is behind
+		{allow, socks, "tcp", ours, "www.example:80", ""},             // its addresses are judged
 		{no6, tr, "tcp", ours, "[2001:db8:5::2]:80", ipv6},
 		{no6, tr, "tcp", ours, "203.0.113.1:80", ""},
 	} {
