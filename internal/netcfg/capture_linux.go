@@ -15,6 +15,7 @@ type capture struct {
 	cgroups   []*os.File // each keeps one cgroup out
 	services  *os.File   // keeps this host's UDP services answering; nil if it can't
 	resolved  *resolved  // nil unless systemd-resolved was told of us
+	warned    string     // the obstacle that was logged last
 }
 
 // Capture moves Config.Routes into the TUN. Call it once the stack serves; it
@@ -22,14 +23,18 @@ type capture struct {
 func (h *Host) Capture(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.slot == nil || h.capture != nil || h.closed {
+	if len(h.cfg.Routes) == 0 || h.capture != nil || h.closed {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c := &capture{h: h}
-	if err := c.start(ctx); err != nil {
+	err := c.start(ctx)
+	if err == nil {
+		err = c.prove()
+	}
+	if err != nil {
 		return fmt.Errorf("netcfg: capture: %w", permission(errors.Join(err, c.undo())))
 	}
 	h.capture = c
@@ -94,19 +99,8 @@ func (c *capture) sync() error {
 		if err := c.syncTables(f); err != nil {
 			return err
 		}
-		have, err := c.ownRules(f)
-		if err != nil {
+		if err := c.h.syncRules(f, c.rules(f)); err != nil {
 			return err
-		}
-		for _, r := range c.rules(f) {
-			n := r.netlinkRule(f, *c.h.slot)
-			if have[keyOf(n)] {
-				continue
-			}
-			if err := addRule(c.h.nl, n); err != nil {
-				return err
-			}
-			c.h.log.Debug("rule added", "rule", n.String())
 		}
 	}
 	return nil
@@ -152,11 +146,8 @@ func (c *capture) removeRules(which func(rule) bool) error {
 	var errs []error
 	for _, f := range c.h.families {
 		rules := planRules(f, c.h.link, c.h.mark, c.h.cfg.Addresses, c.h.cfg)
-		for _, r := range slices.Backward(rules) {
-			if which(r) {
-				errs = append(errs, deleteRule(c.h.nl, r.netlinkRule(f, *c.h.slot)))
-			}
-		}
+		rules = slices.DeleteFunc(rules, func(r rule) bool { return !which(r) })
+		errs = append(errs, c.h.deleteRules(f, rules))
 	}
 	return errors.Join(errs...)
 }

@@ -1,11 +1,9 @@
 package netcfg
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // Cleanup removes the rules and routes that killed daemons left in this network
@@ -16,25 +14,28 @@ func Cleanup() (int, error) {
 		return 0, fmt.Errorf("netcfg: %w", err)
 	}
 	defer h.Close()
-	n, err := cleanup(h)
+	n, err := cleanup(h, 0)
 	if err != nil {
 		return n, fmt.Errorf("netcfg: clean up: %w", permission(err))
 	}
 	return n, nil
 }
 
-func cleanup(h *netlink.Handle) (removed int, err error) {
+// cleanup leaves the slots alone that living daemons have. The TUN with the index
+// own is the caller's, which has none yet.
+func cleanup(h *netlink.Handle, own int) (removed int, err error) {
 	for n := range maxSlots {
-		s, err := claim(n)
-		if errors.Is(err, unix.EADDRINUSE) {
-			continue
-		}
+		s := slot{n}
+		taken, err := s.taken(h, own)
 		if err != nil {
 			return removed, err
 		}
+		if taken {
+			continue
+		}
 		c, err := s.clean(h)
 		removed += c
-		if err := errors.Join(err, s.release()); err != nil {
+		if err != nil {
 			return removed, err
 		}
 	}
@@ -58,7 +59,7 @@ func (s slot) clean(h *netlink.Handle) (removed int, err error) {
 		}
 		removed++
 	}
-	for _, table := range s.tables() {
+	for _, table := range append(s.tables(), s.lockTable()) {
 		c, err := cleanTable(h, table)
 		removed += c
 		if err != nil {

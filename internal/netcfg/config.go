@@ -34,8 +34,14 @@ type Config struct {
 	// DNS are the stack's addresses that serve DNS on port 53. With a default
 	// route, systemd-resolved is told of them, where it runs.
 	DNS []netip.Addr
-	// Gateway captures forwarded traffic as well.
+	// Gateway captures forwarded traffic as well, and lets other hosts use the
+	// stack's services.
 	Gateway bool
+	// StackEgress says that the stack's own connections leave through the TUN, so
+	// that this host forwards their answers to it.
+	StackEgress bool
+	// StackPorts are those of the stack's services.
+	StackPorts []uint16
 
 	// Mark is the SO_MARK of our outbound sockets; 0 lets Open choose one if
 	// there are Routes.

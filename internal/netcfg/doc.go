@@ -8,16 +8,19 @@
 // a sysctl of the host or anybody else's rule. It consists of tables of our own
 // and, in front of the main table's rule (32766), a band of rules:
 //
-//	base+0   fwmark MARK                 goto END   our outbound sockets: no loop
+//	base+0   iif lo, to STACK            main       the stack, for this host
+//	base+1   to STACK                    prohibit   and not for others (see below)
+//	base+5   fwmark MARK                 goto END   our outbound sockets: no loop
 //	base+10  iif TUN                     goto END   what came out of the TUN
-//	base+20  from TUN-ADDRESS, TCP       lookup T   connections that use the TUN (D, see DNS)
-//	base+21  from TUN-ADDRESS            lookup P   and other flows that do (see MTU)
+//	base+20  iif lo, from TUN, TCP       lookup T   connections that use the TUN (D, see DNS)
+//	base+21  iif lo, from TUN            lookup P   and other flows that do (see MTU)
 //	base+30  not iif lo                  lookup T   forwarded traffic (--gateway)
 //	base+40  from any address            goto END   bound sockets (see below)
 //	base+50  uidrange A-B                goto END   --exclude-uid
 //	base+60  iif lo, port 53             lookup D   DNS, with a default route
 //	base+70  iif lo [uidrange A-B], TCP  lookup T   everything else from this host
 //	base+71  iif lo [uidrange A-B]       lookup P
+//	base+98  TCP                         nop        see MTU
 //	base+99  nop                                    END
 //
 // goto END rather than "lookup main" lets what is not captured go on through
@@ -40,6 +43,13 @@
 // source prefix never matches there while the source is unset, so two rules,
 // from ::/1 and from 8000::/1, do the same.
 //
+// The rules for the stack's address are there from Open on. They ask for the
+// incoming interface and not for the source: a packet of a container that this
+// host masquerades is routed first, and has this host's address after.
+//
+// Capture proves itself: it asks the kernel where a new flow to each prefix would
+// go, and fails if a rule of somebody else's sends it elsewhere.
+//
 // # MTU
 //
 // The TUN's MTU is large because that makes TCP fast, and TCP ends in the stack.
@@ -54,7 +64,7 @@
 //
 // A kernel before 4.17 ignores the protocol in a rule, so that T is for all. A
 // packet that a filter made the kernel route again keeps its protocol only if
-// some rule asks for one on any interface, as base+20 does. Forwarded traffic
+// some rule asks for one on any interface, as base+98 does. Forwarded traffic
 // stays with T: no rule can say "TCP, and not from this host".
 //
 // # DNS
@@ -70,8 +80,8 @@
 //
 // The device routes go with the TUN, and the TUN with the process. Rules and
 // throw routes that remain lead nowhere and change nothing. Cleanup removes
-// them: it knows ours by their protocol number (Protocol) and band. Which bands
-// are in use says an abstract Unix socket per band, which the kernel keeps per
-// network namespace and drops with the process. So several daemons can run on
-// one host, and a start can clean up after a dead one without harming a live one.
+// them: it knows ours by their protocol number (Protocol) and band. A band is in
+// use as long as there is a route of a running daemon's TUN in the band's lock
+// table: see type slot. So several daemons can run on one host, and a start can
+// clean up after a dead one without harming a live one.
 package netcfg

@@ -95,16 +95,15 @@ func checkLeftover(h *netlink.Handle) Check {
 	}
 	n := 0
 	for slotNumber := range maxSlots {
-		s, err := claim(slotNumber)
-		if err != nil {
-			continue // somebody lives there
+		s := slot{slotNumber}
+		if taken, err := s.taken(h, 0); err != nil || taken {
+			continue
 		}
 		for _, r := range rules {
 			if r.Protocol == Protocol && r.Priority >= s.base() && r.Priority < s.base()+bandSize {
 				n++
 			}
 		}
-		s.release()
 	}
 	if n > 0 {
 		return warn(name, fmt.Sprintf("%d rules of a killed daemon; they do nothing", n), "netstackd cleanup")

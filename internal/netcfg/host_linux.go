@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Host is the host side of one TUN. Its methods may be called concurrently and
@@ -23,7 +24,7 @@ type Host struct {
 
 	nl      *netlink.Handle
 	monitor *monitor
-	slot    *slot // nil without routes
+	slot    *slot // nil for an ordinary user
 	mark    uint32
 	local   localSet
 	uplinks atomic.Pointer[uplinks] // nil unless systemd-resolved was told of the stack
@@ -61,7 +62,11 @@ func Open(ctx context.Context, link string, cfg Config) (_ *Host, err error) {
 	if h.monitor, err = openMonitor(); err != nil {
 		return nil, err
 	}
-	if n, err := cleanup(h.nl); err != nil {
+	own, err := h.nl.LinkByName(link)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", link, err)
+	}
+	if n, err := cleanup(h.nl, own.Attrs().Index); err != nil {
 		return nil, fmt.Errorf("clean up after a killed daemon: %w", err)
 	} else if n > 0 {
 		h.log.Info("removed what a killed daemon left", "rules and routes", n)
@@ -72,10 +77,8 @@ func Open(ctx context.Context, link string, cfg Config) (_ *Host, err error) {
 	if err := h.configureLink(); err != nil {
 		return nil, err
 	}
-	if len(cfg.Routes) > 0 {
-		if err := h.reserve(); err != nil {
-			return nil, err
-		}
+	if err := h.reserve(); err != nil {
+		return nil, err
 	}
 	if err := checkReversePath(h.nl, cfg.Interface); err != nil {
 		return nil, err
@@ -83,15 +86,24 @@ func Open(ctx context.Context, link string, cfg Config) (_ *Host, err error) {
 	return h, h.refreshLocal()
 }
 
-// reserve takes the numbers that Capture will use, so that the mark is known
-// before the first outbound socket.
+// reserve takes the numbers of our rules, so that the mark is known before the
+// first outbound socket, and shields the stack. An ordinary user, whose TUN was
+// made with its routes, can do neither and needs the first only to capture.
 func (h *Host) reserve() error {
-	s, err := acquire(h.nl)
+	s, err := acquire(h.nl, h.index)
+	if errors.Is(err, unix.EPERM) && len(h.cfg.Routes) == 0 {
+		h.log.Debug("not privileged: forwarded packets are not kept from the stack", "err", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	h.slot = &s
-	if h.mark != 0 {
+	h.push(func() error { return s.release(h.nl, h.index) })
+	if err := h.shield(); err != nil {
+		return err
+	}
+	if h.mark != 0 || len(h.cfg.Routes) == 0 {
 		return nil
 	}
 	rules, err := listRules(h.nl)
@@ -100,6 +112,18 @@ func (h *Host) reserve() error {
 	}
 	h.mark, err = chooseMark(rules, s.n)
 	return err
+}
+
+// shield keeps the stack's address for this host.
+func (h *Host) shield() error {
+	for _, f := range h.families {
+		rules := planShield(f, h.cfg)
+		h.push(func() error { return h.deleteRules(f, rules) })
+		if err := h.syncRules(f, rules); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Mark is the SO_MARK that outbound sockets must carry, 0 for none.
@@ -129,9 +153,6 @@ func (h *Host) Close() error {
 		h.capture = nil
 	}
 	errs = append(errs, h.undo.run())
-	if h.slot != nil {
-		errs = append(errs, h.slot.release())
-	}
 	if h.monitor != nil {
 		errs = append(errs, h.monitor.Close())
 	}

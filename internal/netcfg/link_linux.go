@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -44,7 +45,7 @@ func (h *Host) configureLink() error {
 	if err != nil {
 		return err
 	}
-	if err := h.checkAddressesFree(addrs); err != nil {
+	if err := addressesFree(h.nl, h.index, addrs); err != nil {
 		return err
 	}
 	up := attrs.Flags&net.FlagUp != 0
@@ -112,25 +113,47 @@ func (h *Host) usableAddresses() ([]netip.Prefix, error) {
 	return addrs, nil
 }
 
-// checkAddressesFree refuses a subnet that another interface is in: the kernel
+// AddressesFree is what Open would say of addresses that are in use. The interface
+// named link, "" for none, may have them.
+func AddressesFree(link string, addrs []netip.Prefix) error {
+	nl, err := openHandle()
+	if err != nil {
+		return fmt.Errorf("netcfg: %w", err)
+	}
+	defer nl.Close()
+	own := 0
+	if l, err := nl.LinkByName(link); link != "" && err == nil {
+		own = l.Attrs().Index
+	}
+	if err := addressesFree(nl, own, addrs); err != nil {
+		return fmt.Errorf("netcfg: %w", err)
+	}
+	return nil
+}
+
+// addressesFree refuses a subnet that another interface than own is in: the kernel
 // would take both and send to one.
-func (h *Host) checkAddressesFree(addrs []netip.Prefix) error {
-	existing, err := retryDump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
+func addressesFree(nl *netlink.Handle, own int, addrs []netip.Prefix) error {
+	existing, err := retryDump(func() ([]netlink.Addr, error) { return nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
+	var taken []string
 	for _, e := range existing {
 		ip, _ := netip.AddrFromSlice(e.IP)
 		ip = ip.Unmap()
 		for _, a := range addrs {
-			if e.LinkIndex != h.index && a.Contains(ip) {
+			if e.LinkIndex != own && a.Contains(ip) {
 				on := fmt.Sprint("interface ", e.LinkIndex)
-				if l, err := h.nl.LinkByIndex(e.LinkIndex); err == nil {
+				if l, err := nl.LinkByIndex(e.LinkIndex); err == nil {
 					on = l.Attrs().Name
 				}
-				return fmt.Errorf("address %s: %s has %s: choose another prefix with --address", a, on, e.IPNet)
+				taken = append(taken, fmt.Sprintf("%s (%s has %s)", a, on, e.IPNet))
 			}
 		}
+	}
+	if len(taken) > 0 {
+		return fmt.Errorf("address %s: choose another prefix with --address", strings.Join(taken, ", "))
 	}
 	return nil
 }

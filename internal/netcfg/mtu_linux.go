@@ -72,10 +72,7 @@ func newExits(nl *netlink.Handle, iface string, mark uint32) (*exits, error) {
 // own, if it has one, and of the interfaces that it leaves by. What the kernel
 // learned of single destinations is not in it, since that expires.
 func (o *exits) mtu(p netip.Prefix) int {
-	f := ipv6
-	if p.Addr().Is4() {
-		f = ipv4
-	}
+	f := familyOf(p)
 	addr := p.Addr()
 	if p.Bits() == 0 {
 		addr = far(f)
@@ -109,14 +106,6 @@ func (o *exits) linkMTU(f family, index int) int {
 		}
 	}
 	return l.MTU
-}
-
-// far is an address that only a default route leads to (RFC 5737, RFC 3849).
-func far(f family) netip.Addr {
-	if f == ipv4 {
-		return netip.AddrFrom4([4]byte{198, 51, 100, 1})
-	}
-	return netip.MustParseAddr("2001:db8::1")
 }
 
 // lowest is the lower of two MTUs, of which 0 is none.

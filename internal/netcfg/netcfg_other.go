@@ -59,3 +59,30 @@ func Cleanup() (int, error) { return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsup
 func OutboundMTU(string, uint32) (int, error) {
 	return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsupported)
 }
+
+// Owner is who holds a socket of this host.
+type Owner struct{ UID uint32 }
+
+// Process is one of this host.
+type Process struct {
+	PID  int
+	UID  uint32
+	Name string
+}
+
+// SocketOwner finds none.
+func SocketOwner(string, netip.AddrPort, netip.AddrPort) (Owner, error) {
+	return Owner{}, fmt.Errorf("netcfg: %w", errors.ErrUnsupported)
+}
+
+// Processes are none.
+func (o Owner) Processes() []Process { return nil }
+
+// Has reports false.
+func (p Process) Has(Owner) bool { return false }
+
+// Captures reports false.
+func (h *Host) Captures(Process) bool { return false }
+
+// AddressesFree says nothing.
+func AddressesFree(string, []netip.Prefix) error { return nil }

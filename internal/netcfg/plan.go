@@ -82,6 +82,45 @@ func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 	return p
 }
 
+// inside returns an address whose longest prefix in the table is p, if there is
+// one. It tries the ends of p, and what is next to the prefixes within p.
+func (t tablePlan) inside(p netip.Prefix) (netip.Addr, bool) {
+	candidates := []netip.Addr{far(familyOf(p)), p.Addr().Next(), p.Addr(), lastOf(p)}
+	all := slices.Concat(t.device, t.throw)
+	for _, q := range all {
+		if q.Bits() > p.Bits() && p.Contains(q.Addr()) {
+			candidates = append(candidates, q.Addr().Prev(), lastOf(q).Next())
+		}
+	}
+	for _, a := range candidates {
+		if !a.IsValid() || !p.Contains(a) {
+			continue
+		}
+		longer := func(q netip.Prefix) bool { return q.Bits() > p.Bits() && q.Contains(a) }
+		if !slices.ContainsFunc(all, longer) && !a.IsUnspecified() && !a.IsLoopback() {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// lastOf is the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func familyOf(p netip.Prefix) family {
+	if p.Addr().Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
 // planDNSTable computes table D, which only port 53 is looked up in. It is T
 // without the connected subnets: a nameserver is often on one of them, the
 // home's router say, and queries to it would tell it what the rest hides.
@@ -98,6 +137,7 @@ type rule struct {
 	mark     uint32       // fwmark, 0 for any
 	iif      string       // incoming interface, "" for any
 	from     netip.Prefix // source, invalid for any
+	to       netip.Prefix // destination, invalid for any
 	uid      *UIDRange    // nil for any
 	proto    int          // IP protocol, 0 for any
 	port     uint16       // destination port, 0 for any
@@ -121,6 +161,8 @@ const (
 	toPath                  // lookup P, which is T with the path's MTU
 	toDNSPath               // lookup D with the path's MTU
 	nop                     // END itself
+	toMain                  // lookup main
+	prohibit                // refuse
 )
 
 // path is the table that says the path's MTU in place of the TUN's.
@@ -132,7 +174,9 @@ func (a action) path() action {
 }
 
 const (
-	offMark      = 0
+	offStack     = 0
+	offShield    = 1
+	offMark      = 5
 	offFromTUN   = 10
 	offTUNSource = 20
 	offForwarded = 30
@@ -140,6 +184,7 @@ const (
 	offExclude   = 50
 	offDNS       = 60
 	offCapture   = 70
+	offDissect   = 98
 	offEnd       = 99
 
 	bandSize = 100
@@ -151,6 +196,9 @@ const (
 func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg Config) []rule {
 	rules := []rule{
 		{offset: offEnd, action: nop},
+		// The kernel looks for the protocol of a packet that a filter made it route
+		// again only if some rule asks for it on any interface.
+		{offset: offDissect, proto: protoTCP, action: nop},
 		{offset: offFromTUN, iif: link, action: toEnd, draining: true},
 	}
 	if mark != 0 {
@@ -174,12 +222,9 @@ func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg 
 			if hasDefault(f, cfg.Routes) {
 				to = toDNS // that has it all, connected nameservers too
 			}
-			// No incoming interface here, though only this host's own packets
-			// matter: the kernel looks for the protocol of one that a filter
-			// made it route again only if some rule asks for it on any.
 			rules = append(rules,
-				rule{offset: offTUNSource, from: host, proto: protoTCP, action: to, draining: true},
-				rule{offset: offTUNSource + 1, from: host, action: to.path(), draining: true})
+				rule{offset: offTUNSource, iif: "lo", from: host, proto: protoTCP, action: to, draining: true},
+				rule{offset: offTUNSource + 1, iif: "lo", from: host, action: to.path(), draining: true})
 		}
 	}
 	if cfg.Gateway {
@@ -194,6 +239,32 @@ func planRules(f family, link string, mark uint32, tunAddrs []netip.Prefix, cfg 
 		rules = append(rules,
 			rule{offset: offCapture, iif: "lo", uid: uid, proto: protoTCP, action: toTable},
 			rule{offset: offCapture + 1, iif: "lo", uid: uid, action: toPath})
+	}
+	return rules
+}
+
+// planShield lists the rules that keep the stack's address for this host: what
+// others send to it through this host would look like this host's own once it is
+// masqueraded, which happens after it is routed. With cfg.StackEgress the answers
+// to the stack's own connections are forwarded to it, so only its services are
+// closed then.
+func planShield(f family, cfg Config) []rule {
+	var rules []rule
+	for _, a := range cfg.Addresses {
+		if !f.of(a) || cfg.Gateway {
+			continue
+		}
+		stack := netip.PrefixFrom(a.Addr().Next(), a.Addr().BitLen())
+		rules = append(rules, rule{offset: offStack, iif: "lo", to: stack, action: toMain})
+		if !cfg.StackEgress {
+			rules = append(rules, rule{offset: offShield, to: stack, action: prohibit})
+			continue
+		}
+		for _, port := range cfg.StackPorts {
+			rules = append(rules,
+				rule{offset: offShield, to: stack, proto: protoTCP, port: port, action: prohibit},
+				rule{offset: offShield, to: stack, proto: protoUDP, port: port, action: prohibit})
+		}
 	}
 	return rules
 }
@@ -213,4 +284,12 @@ func users(ranges []UIDRange) []*UIDRange {
 // hasDefault reports whether everything of a family is captured.
 func hasDefault(f family, routes []netip.Prefix) bool {
 	return slices.ContainsFunc(routes, func(r netip.Prefix) bool { return f.of(r) && r.Bits() == 0 })
+}
+
+// far is an address that only a default route leads to (RFC 5737, RFC 3849).
+func far(f family) netip.Addr {
+	if f == ipv4 {
+		return netip.AddrFrom4([4]byte{198, 51, 100, 1})
+	}
+	return netip.MustParseAddr("2001:db8::1")
 }

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -21,58 +22,86 @@ const (
 )
 
 // slot is the set of numbers of one running daemon: its tables and its band of
-// rule priorities. The socket keeps it for as long as the process lives.
-type slot struct {
-	n  int
-	fd int
-}
+// rule priorities. A route of its TUN in the slot's lock table keeps it: only a
+// process with CAP_NET_ADMIN can make one, no second one can be made, and the
+// kernel removes it with the TUN, and so with a killed process.
+type slot struct{ n int }
 
 func (s slot) table() int        { return firstTable + s.n }
 func (s slot) dnsTable() int     { return firstTable + maxSlots + s.n }
 func (s slot) pathTable() int    { return firstTable + 2*maxSlots + s.n }
 func (s slot) dnsPathTable() int { return firstTable + 3*maxSlots + s.n }
+func (s slot) lockTable() int    { return firstTable + 4*maxSlots + s.n } // no rule leads there
 func (s slot) base() int         { return firstBand + s.n*bandSize }
 
 func (s slot) tables() []int {
 	return []int{s.table(), s.dnsTable(), s.pathTable(), s.dnsPathTable()}
 }
 
-// claim takes slot n, or returns an error that wraps EADDRINUSE if a living
-// process of this network namespace has it.
-func claim(n int) (slot, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return slot{}, fmt.Errorf("socket: %w", err)
+// lock is the route that keeps the slot for a TUN. Its destination (RFC 5737)
+// only has to be the same for all.
+func (s slot) lock(index int) *netlink.Route {
+	return &netlink.Route{
+		Table:     s.lockTable(),
+		Dst:       toIPNet(netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, 0}), 32)),
+		LinkIndex: index,
+		Scope:     netlink.SCOPE_LINK,
+		Protocol:  Protocol,
 	}
-	// A leading @ is the abstract namespace (unix(7)): no file, so nothing
-	// that a crash could leave.
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@netstackd/capture/%d", n)}); err != nil {
-		unix.Close(fd)
-		return slot{}, fmt.Errorf("bind: %w", err)
-	}
-	return slot{n: n, fd: fd}, nil
 }
 
-func (s slot) release() error { return unix.Close(s.fd) }
+// claim takes the slot for a TUN, which must be up, or returns an error that
+// wraps EEXIST if a daemon of this network namespace has it.
+func (s slot) claim(h *netlink.Handle, index int) error {
+	if err := h.RouteAdd(s.lock(index)); err != nil {
+		return fmt.Errorf("claim routing table %d: %w", s.lockTable(), err)
+	}
+	return nil
+}
 
-// acquire takes the first slot whose numbers nobody uses.
-func acquire(h *netlink.Handle) (slot, error) {
+// release gives the slot back.
+func (s slot) release(h *netlink.Handle, index int) error {
+	if err := h.RouteDel(s.lock(index)); err != nil && !gone(err) {
+		return fmt.Errorf("release routing table %d: %w", s.lockTable(), err)
+	}
+	return nil
+}
+
+// taken reports whether a living daemon has the slot, with another TUN than own.
+// A TUN that outlives its daemon has no carrier.
+func (s slot) taken(h *netlink.Handle, own int) (bool, error) {
+	routes, err := listTable(h, netlink.FAMILY_V4, s.lockTable())
+	if err != nil {
+		return false, err
+	}
+	for _, r := range routes {
+		if r.LinkIndex == own {
+			continue
+		}
+		if l, err := h.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// acquire takes the first slot whose numbers are free, for the TUN.
+func acquire(h *netlink.Handle, index int) (slot, error) {
 	var why error
 	for n := range maxSlots {
-		s, err := claim(n)
-		if errors.Is(err, unix.EADDRINUSE) {
+		s := slot{n}
+		err := s.claim(h, index)
+		if errors.Is(err, unix.EEXIST) {
 			why = errors.Join(why, fmt.Errorf("slot %d: another netstackd runs", n))
 			continue
 		}
 		if err != nil {
 			return slot{}, err
 		}
-		err = s.conflict(h)
-		if err == nil {
+		if err = s.conflict(h); err == nil {
 			return s, nil
 		}
-		s.release()
-		why = errors.Join(why, fmt.Errorf("slot %d: %w", n, err))
+		why = errors.Join(why, fmt.Errorf("slot %d: %w", n, errors.Join(err, s.release(h, index))))
 	}
 	return slot{}, fmt.Errorf("no free routing table and rule priorities: %w", why)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ErrLinkGone says that the TUN was deleted.
@@ -65,9 +66,28 @@ func (h *Host) follow() error {
 	if err := h.restoreAddresses(link); err != nil {
 		h.log.Warn("the TUN's address", "err", err)
 	}
+	if h.slot != nil {
+		if err := h.restoreSlot(); err != nil {
+			h.log.Warn("the stack's address is open to forwarded packets", "err", err)
+		}
+	}
 	if h.capture != nil {
 		if err := h.capture.sync(); err != nil {
 			h.log.Warn("capture is incomplete", "err", err)
+		}
+		h.capture.warn(h.capture.prove())
+	}
+	return nil
+}
+
+// restoreSlot puts back what keeps our numbers and the stack's address for us.
+func (h *Host) restoreSlot() error {
+	if err := h.slot.claim(h.nl, h.index); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	for _, f := range h.families {
+		if err := h.syncRules(f, planShield(f, h.cfg)); err != nil {
+			return err
 		}
 	}
 	return nil
