@@ -18,7 +18,8 @@
 // where the answer was cut, where UDP fails, which is how an upstream without
 // UDP shows, and where a nameserver doesn't keep the case of letters. TCP
 // connections are kept for a while, with many queries under way on each
-// (RFC 7766). Everything goes through the Dialer; there is no other way out.
+// (RFC 7766). A query that was captured on its way to another nameserver is asked
+// that one first. Everything goes through the Dialer; there is no other way out.
 // When nothing answers, the program gets SERVFAIL, before it gives up itself.
 package dns
 
@@ -55,6 +56,11 @@ type Config struct {
 	// Nil permits all.
 	Permit func(m *flow.Meta) error
 
+	// Captured says what becomes of a query that was captured on its way to some
+	// nameserver: it is asked that one, and Captured says whether the others are
+	// asked where it can't be reached, as by an upstream that is elsewhere.
+	Captured Captured
+
 	// NoIPv6 answers that there are no AAAA records, whatever the name.
 	NoIPv6 bool
 
@@ -76,6 +82,15 @@ type Config struct {
 
 	Logger *slog.Logger // nil logs nothing; names are logged at Debug alone
 }
+
+// Captured is how captured queries are answered.
+type Captured uint8
+
+// The ways.
+const (
+	AskedOnly  Captured = iota // by the nameserver that was asked, or not at all
+	AskedFirst                 // by Servers, where that one can't be reached
+)
 
 const (
 	defaultTimeout    = 4500 * time.Millisecond

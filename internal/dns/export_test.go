@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"net/netip"
+	"time"
 )
 
 // ExchangeTCP asks a nameserver over TCP.
@@ -37,3 +38,12 @@ func (q Query) Fits(id uint16, noise, answer []byte) bool {
 func (q Query) Answer(msg []byte) []byte { return q.q.answer(msg) }
 func (q Query) Cut(msg []byte) []byte    { return q.q.cut(msg) }
 func (q Query) Fail() []byte             { return q.q.fail(2) }
+
+// Remembered is how many of n silent nameservers are remembered.
+func Remembered(n int, now time.Time) int {
+	var s silence
+	for i := range n {
+		s.note(now, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 53))
+	}
+	return len(s.until)
+}

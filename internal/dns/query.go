@@ -17,6 +17,7 @@ const (
 	// Offsets and bits in the header (RFC 1035 §4.1.1).
 	offFlags = 2
 	offCount = 4 // QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT
+	bitRD    = 0x01
 	bitTC    = 0x02
 	bitQR    = 0x80
 )
@@ -168,6 +169,10 @@ func (q *query) cut(msg []byte) []byte {
 	short[offFlags] |= bitTC
 	return q.finish(short)
 }
+
+// recursion reports whether the program wants an answer from wherever it is
+// (RFC 1035 §4.1.1, RD).
+func (q *query) recursion() bool { return q.raw[offFlags]&bitRD != 0 }
 
 // fail is an answer of our own, without records.
 func (q *query) fail(code dnsmessage.RCode) []byte {

@@ -18,7 +18,7 @@ import (
 const rounds = 2
 
 // resolve returns the answer for a program's message, nil for none.
-func (s *Server) resolve(ctx context.Context, raw []byte, source netip.AddrPort) []byte {
+func (s *Server) resolve(ctx context.Context, raw []byte, from client) []byte {
 	q, err := parseQuery(raw)
 	switch {
 	case errors.Is(err, errIgnore):
@@ -36,10 +36,10 @@ func (s *Server) resolve(ctx context.Context, raw []byte, source netip.AddrPort)
 	if s.cfg.NoIPv6 && q.typ == dnsmessage.TypeAAAA && q.class == dnsmessage.ClassINET {
 		return q.fail(dnsmessage.RCodeSuccess)
 	}
-	answer, err := s.forward(ctx, q, source)
+	answer, err := s.forward(ctx, q, from)
 	if err != nil {
 		s.failed.Add(1)
-		s.cfg.Logger.Debug("dns query", "proto", "dns", "src", source, "dst", q.name, "err", err)
+		s.cfg.Logger.Debug("dns query", "proto", "dns", "src", from.source, "dst", q.name, "err", err)
 		return q.fail(dnsmessage.RCodeServerFailure)
 	}
 	s.answered.Add(1)
@@ -57,7 +57,7 @@ var errNoServers = errors.New("no nameserver is configured")
 
 // forward asks the nameservers until one answers. The second and later ones
 // are asked beside those before them.
-func (s *Server) forward(ctx context.Context, q *query, source netip.AddrPort) ([]byte, error) {
+func (s *Server) forward(ctx context.Context, q *query, from client) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	if server, ok := s.loops.find(q.question); ok {
@@ -65,7 +65,7 @@ func (s *Server) forward(ctx context.Context, q *query, source netip.AddrPort) (
 		s.silent.note(time.Now(), server)
 		return nil, errLoop
 	}
-	servers, err := s.permitted(s.cfg.Servers(), source)
+	servers, err := s.permitted(s.servers(q, from.asked), from.source)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (s *Server) forward(ctx context.Context, q *query, source netip.AddrPort) (
 			asked = append(asked, server)
 		}
 		s.tasks.Go(func() {
-			answer, err := s.exchange(ctx, server, q, source)
+			answer, err := s.exchange(ctx, server, q, from.source)
 			results <- tried{server, answer, err}
 		})
 	}
@@ -166,6 +166,25 @@ func (s *Server) warn(server netip.AddrPort, err error) {
 	}
 }
 
+// servers are those to ask, first choice first. A captured query is asked the
+// nameserver that it was meant for. The others may answer in its place if the
+// client wants recursion: they say what they have heard, and nothing by their
+// own authority.
+func (s *Server) servers(q *query, asked netip.AddrPort) []netip.AddrPort {
+	if !asked.IsValid() {
+		return s.cfg.Servers()
+	}
+	list := []netip.AddrPort{asked}
+	if s.cfg.Captured == AskedFirst && q.recursion() {
+		for _, other := range s.cfg.Servers() {
+			if other != asked {
+				list = append(list, other)
+			}
+		}
+	}
+	return list
+}
+
 // orNil returns err unless there is an answer.
 func orNil(answer []byte, err error) error {
 	if answer != nil {
@@ -201,7 +220,22 @@ func (s *silence) note(now time.Time, servers ...netip.AddrPort) {
 		s.until = make(map[netip.AddrPort]time.Time)
 	}
 	for _, server := range servers {
-		s.until[server] = now.Add(silenceTime)
+		remember(s.until, server, now)
+	}
+}
+
+// silenceMost bounds how many nameservers are remembered: which ones captured
+// queries are meant for is the clients' choice.
+const silenceMost = 1024
+
+// remember notes that a server failed, in place of all that is over if there is
+// no more room.
+func remember(m map[netip.AddrPort]time.Time, server netip.AddrPort, now time.Time) {
+	if len(m) >= silenceMost {
+		maps.DeleteFunc(m, func(_ netip.AddrPort, until time.Time) bool { return !until.After(now) })
+	}
+	if len(m) < silenceMost {
+		m[server] = now.Add(silenceTime)
 	}
 }
 
@@ -232,7 +266,7 @@ func (s *silence) noteUDP(server netip.AddrPort, now time.Time) {
 	if s.noUDP == nil {
 		s.noUDP = make(map[netip.AddrPort]time.Time)
 	}
-	s.noUDP[server] = now.Add(silenceTime)
+	remember(s.noUDP, server, now)
 }
 
 func (s *silence) overTCP(server netip.AddrPort, now time.Time) bool {

@@ -46,7 +46,7 @@ func (s *Server) servePacket(ctx context.Context, c net.PacketConn) error {
 		raw := append([]byte(nil), buf[:n]...)
 		s.tasks.Go(func() {
 			defer func() { <-s.slots }()
-			answer := s.resolve(ctx, raw, addrPort(from))
+			answer := s.resolve(ctx, raw, clientOf(from))
 			if answer == nil || ctx.Err() != nil {
 				return
 			}
@@ -115,7 +115,7 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		}
 		queries.Go(func() {
 			defer func() { <-slots; <-s.slots }()
-			answer := s.resolve(ctx, raw, addrPort(c.RemoteAddr()))
+			answer := s.resolve(ctx, raw, clientOf(c.RemoteAddr()))
 			if answer == nil {
 				return
 			}
@@ -159,11 +159,20 @@ func (s *Server) canAccept(ctx context.Context, err error) bool {
 	return false
 }
 
-// addrPort is the address of a socket's peer, the zero value if it has none
-// of the IP.
-func addrPort(a net.Addr) netip.AddrPort {
+// client is where a query came from.
+type client struct {
+	source netip.AddrPort // the zero value if the peer has no address of the IP
+	asked  netip.AddrPort // the nameserver that it was captured on its way to, if any
+}
+
+// clientOf reads the address of a socket's peer. One that was captured knows
+// the nameserver that it asked.
+func clientOf(a net.Addr) (c client) {
 	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
-		return a.AddrPort()
+		c.source = a.AddrPort()
 	}
-	return netip.AddrPort{}
+	if a, ok := a.(interface{ Asked() netip.AddrPort }); ok {
+		c.asked = a.Asked()
+	}
+	return c
 }

@@ -35,6 +35,9 @@ type TCPConfig struct {
 	DialTimeout time.Duration
 	// Routes says which flows may run; nil = every one.
 	Routes *route.Table
+	// DNS takes the connections to port 53 of any address; nil = they are carried
+	// on.
+	DNS *DNS
 	// Log gets one line for each flow at level Debug; nil = none.
 	Log *slog.Logger
 }
@@ -94,6 +97,10 @@ func (t *TCP) Connect(r *netstack.Request) {
 	if err != nil {
 		t.limited.Add(1)
 		r.Refuse()
+		return
+	}
+	if t.cfg.DNS != nil && m.Dest.Port() == dnsPort {
+		t.log(&m, t.cfg.DNS.connect(ctx, r, f))
 		return
 	}
 	out, err := t.dial(ctx, f)

@@ -32,6 +32,8 @@ type UDPConfig struct {
 	// Router is who tells an application that a datagram's TTL ran out here: the
 	// stack's addresses. A family that has none is not told.
 	Router []netip.Addr
+	// DNS takes the queries to port 53 of any address; nil = they are carried on.
+	DNS *DNS
 	// Logger gets a line at Debug for each session that fails; nil = none.
 	Logger *slog.Logger
 }
@@ -62,6 +64,7 @@ type UDP struct {
 	sessionSet
 	dialer PacketDialer
 	router []netip.Addr
+	dns    *DNS
 }
 
 // NewUDP returns a UDP that writes answers to l, opens sockets with d, waits
@@ -70,7 +73,7 @@ func NewUDP(l Link, d PacketDialer, loop *epoll.Loop, flows *flow.Registry, cfg 
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 5 * time.Minute
 	}
-	u := &UDP{dialer: d, router: cfg.Router}
+	u := &UDP{dialer: d, router: cfg.Router, dns: cfg.DNS}
 	u.init(l, loop, flows, cfg.Logger)
 	u.inline = cfg.Inline
 	u.dial = u.listen
@@ -110,6 +113,9 @@ func (u *UDP) HandlePacket(p *netstack.Packet) bool {
 	}
 	if p.TTL <= 1 {
 		u.hopsExhausted(p, u.router)
+		return true
+	}
+	if dst.Port() == dnsPort && u.dns != nil && u.dns.handle(p, src, dst, n) {
 		return true
 	}
 	s := u.table.get(src)
