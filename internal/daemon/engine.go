@@ -43,6 +43,7 @@ type engine struct {
 	tcp    *forward.TCP
 	udp    *forward.UDP
 	echo   *forward.Echo // nil with an upstream
+	dns    *forward.DNS  // what is sent to port 53, wherever
 
 	reclaim reclaim
 	serving sync.WaitGroup
@@ -56,6 +57,8 @@ type carriage struct {
 	// host is the host's own network when flows go straight out; nil with an
 	// upstream, which has no pings and whose sockets take a round trip to open.
 	host *hostnet.Dialer
+	// loop knows the upstream's own flows; nil where it can have none.
+	loop *loop
 }
 
 // newEngine makes the parts that need no carriage yet. It owns dev.
@@ -100,12 +103,16 @@ func (e *engine) spare() bool {
 func (e *engine) start(cfg Config, c carriage) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.onClose(cancel)
+	e.dns = forward.NewDNS(e.stack.Link(), func(network string, client, server netip.AddrPort) bool {
+		return !c.loop.closes(network, client, server)
+	})
 	e.tcp = forward.NewTCP(forward.TCPConfig{
 		Dialer:      c.dialer,
 		Relay:       e.relay,
 		Flows:       e.flows,
 		DialTimeout: cfg.DialTimeout,
 		Routes:      e.routes,
+		DNS:         e.dns,
 		Log:         e.log,
 	})
 	stackAddrs := stackAddresses(cfg)
@@ -117,6 +124,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 		Timeout: cfg.UDPTimeout,
 		Inline:  c.host != nil,
 		Router:  router,
+		DNS:     e.dns,
 		Logger:  e.log,
 	})
 	packets := &forward.Packets{UDP: e.udp, Routes: e.routes, Refuse: e.stack.WriteUnreachable}

@@ -99,16 +99,11 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	if err := out.Check(ctx); err != nil {
 		return 0, err
 	}
-	c, err := e.carry(cfg, out)
+	c, err := e.carry(cfg, out, nil)
 	if err != nil {
 		return 0, err
 	}
-	resolvers := dns.NewNameservers("/etc/resolv.conf")
-	servers := resolvers.Servers
-	if c.host == nil { // those on the host's loopback are not the upstream's
-		servers = resolvers.Remote
-	}
-	names := dns.New(c.dialer, dns.Config{Servers: servers, Permit: e.routes.Permit, NoIPv6: cfg.NoIPv6, Logger: log})
+	names := dns.New(c.dialer, e.dnsConfig(cfg, c, nil))
 	socksCarriage := c
 	c.dialer = sb.Dialer(c.dialer)
 	if err := e.start(cfg, c); err != nil {

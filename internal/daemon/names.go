@@ -6,15 +6,21 @@ import (
 	"net/netip"
 
 	"netstackd/internal/dns"
+	"netstackd/internal/netcfg"
 )
 
-// serveDNS answers on the stack's addresses, and on whatever else is given,
-// until the engine is closed. It takes over what is given.
+// serveDNS answers what is captured on its way to port 53, on the stack's
+// addresses if everything is captured, and on whatever else is given, until the
+// engine is closed. It takes over what is given.
 func (e *engine) serveDNS(cfg Config, s *dns.Server, packets []net.PacketConn, streams []net.Listener) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.onClose(cancel)
+	packets, streams = append(packets, e.dns.Packets()), append(streams, e.dns.Streams())
 	var err error
 	for _, p := range stackAddresses(cfg) {
+		if !cfg.RouteDefault {
+			break
+		}
 		at := netip.AddrPortFrom(p.Addr(), 53)
 		var pc net.PacketConn
 		var ln net.Listener
@@ -32,4 +38,30 @@ func (e *engine) serveDNS(cfg Config, s *dns.Server, packets []net.PacketConn, s
 	}
 	e.serve(func() error { return s.Serve(ctx, packets, streams) })
 	return err
+}
+
+// dnsConfig is how names are resolved: over what the carriage has. Host has the
+// nameservers of the host's links, where resolv.conf leads back to the stack; nil
+// if it doesn't. An upstream cannot reach those on the host's loopback, nor
+// perhaps those that an application asks.
+func (e *engine) dnsConfig(cfg Config, c carriage, host *netcfg.Host) dns.Config {
+	file := dns.NewNameservers("/etc/resolv.conf")
+	servers, captured := file.Servers, dns.AskedOnly
+	if c.host == nil {
+		servers, captured = file.Remote, dns.AskedFirst
+	}
+	return dns.Config{
+		Servers: func() []netip.AddrPort {
+			if host != nil {
+				if s := host.Nameservers(); len(s) > 0 {
+					return s
+				}
+			}
+			return servers()
+		},
+		Captured: captured,
+		NoIPv6:   cfg.NoIPv6,
+		Permit:   e.routes.Permit,
+		Logger:   e.log,
+	}
 }

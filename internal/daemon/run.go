@@ -37,7 +37,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	dev, err := openTUN(cfg)
-	if err != nil {
+	if err := unoccupied(cfg, dev, err); err != nil {
 		return err
 	}
 	e, err := newEngine(cfg, dev, log)
@@ -63,18 +63,19 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := out.Check(ctx); err != nil {
 		return err
 	}
-	c, err := e.carry(cfg, out)
+	loop, err := newLoop(ctx, cfg, host, out, log)
+	if err != nil {
+		return err
+	}
+	c, err := e.carry(cfg, out, loop)
 	if err != nil {
 		return err
 	}
 	if err := e.start(cfg, c); err != nil {
 		return err
 	}
-	if cfg.RouteDefault {
-		names := dns.New(c.dialer, dns.Config{Servers: nameservers(host, c.host != nil), Permit: e.routes.Permit, NoIPv6: cfg.NoIPv6, Logger: log})
-		if err := e.serveDNS(cfg, names, nil, nil); err != nil {
-			return err
-		}
+	if err := e.serveDNS(cfg, dns.New(c.dialer, e.dnsConfig(cfg, c, host)), nil, nil); err != nil {
+		return err
 	}
 	front := &frontend{engine: e, cfg: cfg, carriage: c, auth: auth, names: out}
 	if err := front.listen(); err != nil {
@@ -106,8 +107,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return err
 }
 
-// carry returns how flows are carried on: straight out, or by --via.
-func (e *engine) carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
+// carry returns how flows are carried on: straight out, or by --via, except
+// those that would close the loop.
+func (e *engine) carry(cfg Config, out *hostnet.Dialer, loop *loop) (carriage, error) {
 	urls := make([]string, 0, len(cfg.Via))
 	direct := true
 	for _, u := range cfg.Via {
@@ -121,7 +123,7 @@ func (e *engine) carry(cfg Config, out *hostnet.Dialer) (carriage, error) {
 	if direct {
 		return carriage{dialer: via, host: out}, nil
 	}
-	return carriage{dialer: newUpstreams(via, e.log)}, nil
+	return carriage{dialer: newUpstreams(via, loop, e.log), loop: loop}, nil
 }
 
 func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
@@ -144,27 +146,24 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 		ExcludeUIDs:    uidRanges(cfg.ExcludeUID),
 		ExcludeCgroups: cfg.ExcludeCgroup,
 		Gateway:        cfg.Gateway,
+		StackEgress:    cfg.SOCKSEgress == EgressStack,
+		StackPorts:     stackPorts(cfg),
 		Mark:           cfg.FWMark,
 		Interface:      cfg.Interface,
 		Log:            log,
 	}
 }
 
-// nameservers returns those that the stack's nameserver asks: the host's, which
-// are not in resolv.conf once that leads back to the stack. An upstream cannot
-// reach those on the host's loopback.
-func nameservers(host *netcfg.Host, direct bool) func() []netip.AddrPort {
-	file := dns.NewNameservers("/etc/resolv.conf")
-	servers := file.Servers
-	if !direct {
-		servers = file.Remote
+// stackPorts are those that the stack's own services listen on.
+func stackPorts(cfg Config) []uint16 {
+	var ports []uint16
+	if cfg.SOCKSStack != 0 {
+		ports = append(ports, cfg.SOCKSStack)
 	}
-	return func() []netip.AddrPort {
-		if s := host.Nameservers(); len(s) > 0 {
-			return s
-		}
-		return servers()
+	if cfg.RouteDefault {
+		ports = append(ports, 53)
 	}
+	return ports
 }
 
 func uidRanges(in []UIDRange) []netcfg.UIDRange {

@@ -26,7 +26,8 @@ const (
 // otherwise.
 type upstreams struct {
 	dialer
-	log *slog.Logger
+	loop *loop // nil unless an upstream could be sent its own flows
+	log  *slog.Logger
 
 	answered atomic.Int64 // when an upstream last answered a request, in ns since start
 	start    time.Time
@@ -35,12 +36,15 @@ type upstreams struct {
 	told time.Time
 }
 
-func newUpstreams(d dialer, log *slog.Logger) *upstreams {
-	return &upstreams{dialer: d, log: log, start: time.Now()}
+func newUpstreams(d dialer, loop *loop, log *slog.Logger) *upstreams {
+	return &upstreams{dialer: d, loop: loop, log: log, start: time.Now()}
 }
 
 // DialContext implements dialer.
 func (u *upstreams) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	if m.Inbound == flow.Transparent && u.loop.closes("tcp", m.Source, m.Dest) {
+		return nil, errLoop("tcp", m.Dest)
+	}
 	began := time.Since(u.start)
 	c, err := u.dialer.DialContext(ctx, m, network, address)
 	u.judge(began, err)
@@ -49,6 +53,9 @@ func (u *upstreams) DialContext(ctx context.Context, m *flow.Meta, network, addr
 
 // ListenPacket implements dialer.
 func (u *upstreams) ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error) {
+	if m.Inbound == flow.Transparent && u.loop.closes("udp", m.Source, m.Dest) {
+		return nil, errLoop("udp", m.Dest)
+	}
 	began := time.Since(u.start)
 	c, err := u.dialer.ListenPacket(ctx, m, network, address)
 	u.judge(began, err)

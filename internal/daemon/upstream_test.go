@@ -37,7 +37,7 @@ func TestUpstreamFaultIsSaidOnceAMinute(t *testing.T) {
 			Op: "connect", Addr: "192.0.2.7:80", Server: "socks5://proxy.test:1080",
 			Err: fmt.Errorf("%w: check it", socks.ErrAuth),
 		}}
-		u := newUpstreams(b, slog.New(slog.NewTextHandler(&out, nil)))
+		u := newUpstreams(b, nil, slog.New(slog.NewTextHandler(&out, nil)))
 		said := func() (lines int) {
 			u.DialContext(t.Context(), &flow.Meta{}, "tcp", "192.0.2.7:80")
 			u.ListenPacket(t.Context(), &flow.Meta{}, "udp4", "")
@@ -111,7 +111,7 @@ func TestUpstreamSilenceIsSaid(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				u := newUpstreams(hangingVia{answer: tt.answer}, slog.New(slog.NewTextHandler(&out, nil)))
+				u := newUpstreams(hangingVia{answer: tt.answer}, nil, slog.New(slog.NewTextHandler(&out, nil)))
 				for range 4 {
 					ctx, cancel := context.WithCancelCause(t.Context())
 					time.AfterFunc(tt.patient, func() { cancel(tt.cause) })

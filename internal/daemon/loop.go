@@ -1,0 +1,130 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"netstackd/internal/hostnet"
+	"netstackd/internal/netcfg"
+)
+
+// loop keeps an upstream on this host from being sent its own traffic. What it
+// sends for a flow that is captured is a new flow of this host; if that is
+// captured as well, it goes to the upstream again, without an end.
+//
+// A flow is the upstream's if the socket that it comes from is open in a process
+// that holds the upstream's listening socket.
+type loop struct {
+	host   *netcfg.Host
+	via    string           // as the user knows it
+	listen []netip.AddrPort // where on this host the upstream listens
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	procs []netcfg.Process
+	read  time.Time // when procs was
+	told  time.Time
+}
+
+// lookAgain is how old what is known of the upstream's processes may be.
+const lookAgain = 2 * time.Second
+
+// newLoop returns nil unless traffic is captured and the first upstream is on
+// this host. It fails where the upstream is sure to be captured itself.
+func newLoop(ctx context.Context, cfg Config, host *netcfg.Host, names *hostnet.Dialer, log *slog.Logger) (*loop, error) {
+	if len(cfg.Via) == 0 || !cfg.RouteDefault && len(cfg.Route) == 0 {
+		return nil, nil
+	}
+	u := cfg.Via[0]
+	l := &loop{host: host, via: u.Scheme + "://" + u.Host, log: log}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil {
+		port = map[string]uint64{"http": 80}[u.Scheme]
+		if port == 0 {
+			port = 1080
+		}
+	}
+	addrs := []netip.Addr{}
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+		addrs = append(addrs, a)
+	} else if list, err := names.LookupNetIP(ctx, "ip", u.Hostname()); err == nil {
+		addrs = list
+	}
+	for _, a := range addrs {
+		if host.IsLocal(a) {
+			l.listen = append(l.listen, netip.AddrPortFrom(a.Unmap(), uint16(port)))
+		}
+	}
+	if len(l.listen) == 0 {
+		return nil, nil
+	}
+	if i := slices.IndexFunc(l.processes(), host.Captures); i >= 0 && len(cfg.Exclude) == 0 {
+		p := l.procs[i]
+		return nil, fmt.Errorf("--via %s: this upstream is on this host (%s, pid %d, uid %d), and what it sends would be captured and come back to it: "+
+			"run it as a user of its own and add --exclude-uid, or --exclude-cgroup, or --exclude with where it connects to", l.via, p.Name, p.PID, p.UID)
+	}
+	return l, nil
+}
+
+// processes are those of the upstream. The caller may not change them.
+func (l *loop) processes() []netcfg.Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.read.IsZero() && time.Since(l.read) < lookAgain {
+		return l.procs
+	}
+	l.read, l.procs = time.Now(), nil
+	for _, at := range l.listen {
+		anywhere := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+		if at.Addr().Is6() {
+			anywhere = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		}
+		if owner, err := netcfg.SocketOwner("tcp", at, anywhere); err == nil {
+			l.procs = append(l.procs, owner.Processes()...)
+		}
+	}
+	return l.procs
+}
+
+// closes reports whether a captured flow is the upstream's own, and says so, once
+// a minute. A nil loop has none.
+func (l *loop) closes(network string, src, dst netip.AddrPort) bool {
+	if l == nil || !l.host.IsLocal(src.Addr()) {
+		return false
+	}
+	owner, err := netcfg.SocketOwner(network, src, dst)
+	if err != nil {
+		return false
+	}
+	for _, p := range l.processes() {
+		if p.UID == owner.UID && p.Has(owner) {
+			l.tell(p)
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loop) tell(p netcfg.Process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.told.IsZero() && time.Since(l.told) < faultEvery {
+		return
+	}
+	l.told = time.Now()
+	l.log.Warn("what the upstream sends is captured and would come back to it: refused; add --exclude-uid, or --exclude with where it connects to",
+		"via", l.via, "process", p.Name, "uid", p.UID)
+}
+
+// errLoop is what the upstream gets for a flow of its own.
+func errLoop(network string, dst netip.AddrPort) error {
+	return &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: syscall.ECONNREFUSED}
+}

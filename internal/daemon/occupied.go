@@ -1,0 +1,37 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"netstackd/internal/hostnet"
+	"netstackd/internal/netcfg"
+	"netstackd/tun"
+)
+
+// unoccupied says at once all that another program has of what this one needs,
+// another netstackd most likely: the interface, for which err is what opening it
+// gave, the addresses and the ports. On an error it closes dev.
+func unoccupied(cfg Config, dev *tun.Device, err error) error {
+	errs := []error{err}
+	link := ""
+	if err == nil {
+		link = dev.Name()
+	}
+	errs = append(errs, netcfg.AddressesFree(link, cfg.Address))
+	for _, addr := range cfg.SOCKS {
+		ln, err := hostnet.ListenLocal(context.Background(), addr)
+		switch {
+		case err == nil:
+			ln.Close()
+		case errors.Is(err, syscall.EADDRINUSE):
+			errs = append(errs, listenError(addr, err))
+		}
+	}
+	all := errors.Join(errs...)
+	if all != nil && err == nil {
+		dev.Close()
+	}
+	return all
+}
