@@ -23,15 +23,19 @@ type Credentials struct {
 	file   string
 	cpu    chan struct{} // bounds the costly comparisons under way
 
-	mu    sync.RWMutex
-	users map[string]secret
-	decoy secret            // what unknown users are compared with
-	key   []byte            // of known, made anew by each load
-	known map[[32]byte]bool // what has been verified, so that a hash is computed once
+	mu      sync.RWMutex
+	users   map[string]secret
+	changes Change
+	decoy   secret            // what unknown users are compared with
+	key     []byte            // of known, made anew by each load
+	known   map[[32]byte]bool // what has been verified, so that a hash is computed once
 }
 
 // maxKnown bounds the cache of verified credentials.
 const maxKnown = 4096
+
+// Change counts what a Reload did to the list of users.
+type Change struct{ Users, Added, Removed, Changed int }
 
 // NewCredentials takes entries of the form USER:SECRET and, unless it is "", a
 // file with one such entry a line, where empty lines and those that begin with
@@ -84,8 +88,32 @@ func (c *Credentials) Reload() error {
 	rand.Read(key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.changes = changesOf(c.users, users)
 	c.users, c.decoy, c.key, c.known = users, decoy, key, make(map[[32]byte]bool)
 	return nil
+}
+
+// Changes returns what the last Reload that succeeded did.
+func (c *Credentials) Changes() Change {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.changes
+}
+
+func changesOf(before, after map[string]secret) Change {
+	change := Change{Users: len(after), Removed: len(before)}
+	for user, s := range after {
+		old, had := before[user]
+		if !had {
+			change.Added++
+			continue
+		}
+		change.Removed--
+		if old.identity() != s.identity() {
+			change.Changed++
+		}
+	}
+	return change
 }
 
 func addEntry(users map[string]secret, entry string) error {

@@ -138,6 +138,9 @@ func TestCredentialsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	wg.Wait()
+	if got, want := c.Changes(), (socks.Change{Users: 2, Removed: 1, Changed: 1}); got != want {
+		t.Errorf("changes %+v, want %+v", got, want)
+	}
 	check("alice", "one", false)
 	check("alice", "changed", true)
 	check("bob", "two", false) // although it was known

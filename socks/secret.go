@@ -18,6 +18,9 @@ type secret interface {
 	matches(pass string) bool
 	// cost orders secrets by how long matches takes; 0 is next to nothing.
 	cost() int64
+	// identity is the same for two secrets that were given alike. It is as
+	// secret as they are.
+	identity() string
 }
 
 // parseSecret tells hashes from plain passwords by the way they begin.
@@ -46,6 +49,8 @@ func (s plainSecret) matches(pass string) bool {
 
 func (plainSecret) cost() int64 { return 0 }
 
+func (s plainSecret) identity() string { return string(s[:]) }
+
 type bcryptSecret struct {
 	hash string
 	bits int
@@ -58,6 +63,8 @@ func (s bcryptSecret) matches(pass string) bool {
 // cost is in microseconds on a common core, roughly.
 func (s bcryptSecret) cost() int64 { return 50 << s.bits }
 
+func (s bcryptSecret) identity() string { return s.hash }
+
 type argon2Secret struct {
 	key     func(pass, salt []byte, time, memory uint32, threads uint8, size uint32) []byte
 	memory  uint32 // KiB
@@ -65,6 +72,7 @@ type argon2Secret struct {
 	threads uint8
 	salt    []byte
 	hash    []byte
+	text    string // all of it, as it was given
 }
 
 func (s *argon2Secret) matches(pass string) bool {
@@ -73,6 +81,8 @@ func (s *argon2Secret) matches(pass string) bool {
 }
 
 func (s *argon2Secret) cost() int64 { return max(1, int64(s.memory)*int64(s.time)) }
+
+func (s *argon2Secret) identity() string { return s.text }
 
 // The most that a hash in the file may ask for: the file is trusted, but a slip
 // in it should not take the machine down.
@@ -89,7 +99,7 @@ func parseArgon2(text string) (secret, error) {
 	if len(part) != 6 || part[2] != "v=19" {
 		return nil, broken
 	}
-	s := &argon2Secret{key: argon2.IDKey}
+	s := &argon2Secret{key: argon2.IDKey, text: text}
 	if part[1] == "argon2i" {
 		s.key = argon2.Key
 	}

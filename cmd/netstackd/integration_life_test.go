@@ -285,5 +285,18 @@ func TestIntegrationReload(t *testing.T) {
 	if fetch("ann:one") {
 		t.Error("the old user is still let in")
 	}
+	testnet.Eventually(t, 5*time.Second, "SIGHUP says what it changed", func() bool {
+		return strings.Contains(d.Stderr(), "added=1 changed=0 removed=1")
+	})
+	d.Signal(syscall.SIGHUP)
+	testnet.Eventually(t, 5*time.Second, "SIGHUP says that it changed nothing", func() bool {
+		return strings.Contains(d.Stderr(), "no user has changed")
+	})
+	d.Stop()
+	d = n.A.Start(t, program.Path(t))
+	d.Signal(syscall.SIGHUP)
+	testnet.Eventually(t, 5*time.Second, "SIGHUP says that it has nothing to do", func() bool {
+		return strings.Contains(d.Stderr(), "nothing to read again")
+	})
 	d.Stop()
 }

@@ -114,7 +114,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		return 0, err
 	}
 	front := &frontend{engine: e, cfg: cfg, carriage: socksCarriage, names: out}
-	if front.auth, err = credentials(cfg); err != nil {
+	if front.auth, err = credentials(cfg, log); err != nil {
 		return 0, err
 	}
 	defer front.close()

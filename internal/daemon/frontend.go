@@ -99,7 +99,7 @@ func (f *frontend) start() {
 	}
 	f.serve(ctx, socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg), f.stack)
 
-	if f.auth != nil && f.cfg.Reload != nil {
+	if f.cfg.Reload != nil {
 		f.serving.Go(func() { f.reload(ctx) })
 	}
 }
@@ -121,9 +121,7 @@ func (f *frontend) reload(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-f.cfg.Reload:
-			if err := f.auth.Reload(); err != nil {
-				f.engine.log.Error("--auth-file was not read again; the old entries hold", "err", err)
-			}
+			reread(f.auth, f.cfg.AuthFile, f.engine.log)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := limits(&cfg); err != nil {
 		return err
 	}
-	auth, err := credentials(cfg)
+	auth, err := credentials(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -186,19 +186,4 @@ func newLogger(w io.Writer, cfg Config) (*slog.Logger, *logging.Writer) {
 	}
 	lines := logging.NewWriter(w, handler)
 	return slog.New(handler(lines)), lines
-}
-
-func credentials(cfg Config) (*socks.Credentials, error) {
-	if len(cfg.Auth) == 0 && cfg.AuthFile == "" {
-		return nil, nil
-	}
-	entries := make([]string, 0, len(cfg.Auth))
-	for _, c := range cfg.Auth {
-		entries = append(entries, c.User+":"+c.Password)
-	}
-	auth, err := socks.NewCredentials(entries, cfg.AuthFile)
-	if err != nil {
-		return nil, err
-	}
-	return auth, nil
 }

@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"log/slog"
+	"os"
+
+	"netstackd/socks"
+)
+
+// credentials returns who may use the SOCKS listeners, nil for everybody.
+func credentials(cfg Config, log *slog.Logger) (*socks.Credentials, error) {
+	if len(cfg.Auth) == 0 && cfg.AuthFile == "" {
+		return nil, nil
+	}
+	entries := make([]string, 0, len(cfg.Auth))
+	for _, c := range cfg.Auth {
+		entries = append(entries, c.User+":"+c.Password)
+	}
+	auth, err := socks.NewCredentials(entries, cfg.AuthFile)
+	if err != nil {
+		return nil, err
+	}
+	warnOfOthers(cfg.AuthFile, log)
+	return auth, nil
+}
+
+// warnOfOthers warns of a file of passwords that every user of this host can
+// read or write. A group may be meant.
+func warnOfOthers(file string, log *slog.Logger) {
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm()&0o006 == 0 {
+		return
+	}
+	log.Warn("--auth-file is open to every user of this host; close it: chmod 600 "+file, "mode", info.Mode().Perm())
+}
+
+// reread reads the --auth-file again and says what that changed. It is the one
+// thing that SIGHUP reads.
+func reread(auth *socks.Credentials, file string, log *slog.Logger) {
+	if file == "" {
+		log.Info("SIGHUP: nothing to read again, since there is no --auth-file; a restart takes new flags and a new --config")
+		return
+	}
+	if err := auth.Reload(); err != nil {
+		log.Error("SIGHUP: --auth-file was not read again; the old entries hold", "err", err)
+		return
+	}
+	switch c := auth.Changes(); {
+	case c.Added+c.Removed+c.Changed == 0:
+		log.Info("SIGHUP: --auth-file read again; no user has changed", "users", c.Users)
+	default:
+		log.Info("SIGHUP: --auth-file read again; flags and --config stay as they were",
+			"users", c.Users, "added", c.Added, "changed", c.Changed, "removed", c.Removed)
+	}
+	warnOfOthers(file, log)
+}
