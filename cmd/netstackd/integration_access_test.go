@@ -291,3 +291,35 @@ func TestIntegrationAccessBlockLAN(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 }
+
+// One client of a gateway does not take every flow.
+func TestIntegrationAccessGatewayShare(t *testing.T) {
+	testnet.RequireTool(t, "nft")
+	n := testnet.New(t)
+	port := n.B.ServeTCP(t, ":0", testnet.Echo)
+	// B is the client, and the server too: what it sends to the subnet goes to A,
+	// and what A sends there comes to its server.
+	const subnet = "203.0.113.0/24"
+	n.A.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	n.A.Run(t, "ip", "route", "add", subnet, "via", n.B.IP4.String())
+	n.B.Run(t, "ip", "route", "add", subnet, "via", n.A.IP4.String())
+	n.B.Run(t, "nft", "add table ip nat; add chain ip nat pre { type nat hook prerouting priority -100; };"+
+		" add rule ip nat pre ip daddr "+subnet+" dnat to "+n.B.IP4.String())
+	n.A.Start(t, program.Path(t), append(routes(), "--drain", "0s", "--route", subnet, "--gateway", "--max-flows", "8")...)
+	client := func() error {
+		c, err := n.B.DialTimeout("tcp", fmt.Sprintf("203.0.113.1:%d", port), 2*time.Second)
+		if err != nil {
+			return err
+		}
+		bound(t, c)
+		return tryExchange(c, "of the gateway's client")
+	}
+	carried := 0
+	for carried < 8 && client() == nil {
+		carried++
+	}
+	if carried != 4 {
+		t.Errorf("the client has %d flows of 8, want half", carried)
+	}
+	exchange(t, dialTCP(t, n.A, dest(testnet.IPv4, 1, port)), "of this host")
+}

@@ -19,20 +19,12 @@ func hostRoutes(cfg Config, host *netcfg.Host) *route.Table {
 	return route.New(rc)
 }
 
-// sandboxRoutes returns the rules of exec. The command uses the TUN, and is not
-// this host; clients of a SOCKS listener on the host may be.
+// sandboxRoutes returns the rules of exec. Clients of a SOCKS listener on the host
+// may be this host's.
 func sandboxRoutes(cfg Config, sb *sandbox.Sandbox) *route.Table {
 	rc := destinations(cfg)
-	here := new(route.Interfaces)
-	rc.Local = func(a netip.Addr) bool {
-		for _, p := range cfg.Address {
-			if p.Contains(a) {
-				return false // the command, even where this host has the same subnet
-			}
-		}
-		return here.Has(a)
-	}
-	rc.Open, rc.Probe = true, sb.Probing
+	rc.Local, rc.Sandbox = new(route.Interfaces).Has, cfg.Address
+	rc.Probe = sb.Probing
 	return route.New(rc)
 }
 

@@ -84,6 +84,7 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows:     min(cfg.MaxFlows, mem.maxFlows()),
 		MaxPerSource: maxPerClient,
+		Remote:       func(a netip.Addr) bool { return e.routes.Remote(a) },
 		Reclaim:      e.spare,
 		Changed: func(flows int) {
 			mem.changed(flows)

@@ -76,6 +76,7 @@ type Flow struct {
 	meta    Meta
 	started time.Time
 	reg     *Registry
+	counted bool // among those of its source
 	killer  atomic.Pointer[func()]
 	killed  atomic.Bool
 	evicted atomic.Bool

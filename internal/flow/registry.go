@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,10 @@ import (
 // ErrLimit is the error of a flow that the limits do not allow.
 var ErrLimit = errors.New("flow limit reached")
 
+// ErrPerSource is the error of a flow whose source has as many as it may. It
+// wraps ErrLimit. That flows of other sources end does not help it.
+var ErrPerSource = fmt.Errorf("%w: of one address", ErrLimit)
+
 // ErrDraining is the error of a flow opened after Drain has begun.
 var ErrDraining = errors.New("shutting down")
 
@@ -22,8 +27,12 @@ var ErrDraining = errors.New("shutting down")
 type Config struct {
 	MaxFlows int // flows at once; 0 = no limit
 	// MaxPerSource limits the flows at once from one source address, other than
-	// transparent ones, which share the host's; 0 = no limit.
+	// this host's transparent ones; 0 = no limit.
 	MaxPerSource int
+	// Remote reports whether a source address is another host's. One such source
+	// has at most half of the flows that may be open, transparent ones too. It
+	// must not block; nil = none is.
+	Remote func(netip.Addr) bool
 	// MaxPendingPerSource limits the pending flows from one source address. At
 	// the limit the oldest of them gives way. 0 = half of all that may be pending,
 	// but no fewer than 64.
@@ -105,12 +114,13 @@ func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 		}
 		return nil, err
 	}
-	if r.counted(&m) && !r.sources.take(m.Source.Addr(), r.cfg.MaxPerSource) {
+	most := r.mostOf(&m)
+	if most > 0 && !r.sources.take(m.Source.Addr(), most) {
 		r.refused.Add(1)
 		r.left()
-		return nil, fmt.Errorf("flow: %w: %d open from one address", ErrLimit, r.cfg.MaxPerSource)
+		return nil, fmt.Errorf("flow: %w: %d open", ErrPerSource, most)
 	}
-	f := &Flow{id: r.nextID.Add(1), meta: m, started: time.Now(), reg: r}
+	f := &Flow{id: r.nextID.Add(1), meta: m, started: time.Now(), reg: r, counted: most > 0}
 	if kill != nil {
 		f.killer.Store(&kill)
 	}
@@ -179,9 +189,24 @@ func (r *Registry) enter() (n int64, err error) {
 	return n, nil
 }
 
-// counted reports whether a flow is held to MaxPerSource.
-func (r *Registry) counted(m *Meta) bool {
-	return r.cfg.MaxPerSource > 0 && m.Inbound != Transparent
+// mostOf returns how many flows the flow's source may have, 0 for no limit.
+func (r *Registry) mostOf(m *Meta) int {
+	most := r.cfg.MaxPerSource
+	if r.cfg.Remote == nil || !r.cfg.Remote(m.Source.Addr()) {
+		if m.Inbound == Transparent {
+			return 0 // of this host, which may have all of them
+		}
+		return most
+	}
+	limit := int(r.limit.Load())
+	switch half := (limit + 1) / 2; {
+	case limit == 0:
+		return most
+	case most == 0:
+		return half
+	default:
+		return min(most, half)
+	}
 }
 
 // SetLimit changes how many flows may be open at once; 0 = no limit. Flows
@@ -199,7 +224,7 @@ func (r *Registry) remove(f *Flow) {
 	s.mu.Lock()
 	delete(s.flows, f.id)
 	s.mu.Unlock()
-	if r.counted(&f.meta) {
+	if f.counted {
 		r.sources.give(f.meta.Source.Addr())
 	}
 	r.up.Add(f.up.Load())

@@ -95,6 +95,41 @@ func TestRegistryLimitPerSource(t *testing.T) {
 	}
 }
 
+// Another host has at most half of all flows, transparent or not; this host has
+// as many transparent ones as there are.
+func TestRegistryLimitRemote(t *testing.T) {
+	other := netip.MustParseAddr("192.0.2.7")
+	r := flow.NewRegistry(flow.Config{MaxFlows: 8, Remote: func(a netip.Addr) bool { return a == other }})
+	from := func(in flow.Inbound, src netip.Addr) (*flow.Flow, error) {
+		return r.Open(flow.Meta{Inbound: in, Source: netip.AddrPortFrom(src, 1)}, nil)
+	}
+	var held []*flow.Flow
+	for i := range 4 {
+		f, err := from([]flow.Inbound{flow.Transparent, flow.SOCKSHost}[i%2], other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, f)
+	}
+	for _, in := range []flow.Inbound{flow.Transparent, flow.SOCKSHost} {
+		if _, err := from(in, other); !errors.Is(err, flow.ErrPerSource) || !errors.Is(err, flow.ErrLimit) {
+			t.Errorf("%v: a fifth of 8: %v, want ErrPerSource", in, err)
+		}
+	}
+	for range 4 {
+		if _, err := from(flow.Transparent, netip.MustParseAddr("192.0.2.1")); err != nil {
+			t.Fatalf("this host: %v", err)
+		}
+	}
+	if _, err := from(flow.Transparent, netip.MustParseAddr("192.0.2.1")); errors.Is(err, flow.ErrPerSource) || !errors.Is(err, flow.ErrLimit) {
+		t.Errorf("a ninth of 8: %v", err)
+	}
+	held[0].Close()
+	if _, err := from(flow.Transparent, other); err != nil {
+		t.Errorf("after one of its own has ended: %v", err)
+	}
+}
+
 func TestRegistryCountersAndKill(t *testing.T) {
 	r := flow.NewRegistry(flow.Config{})
 	killed := 0

@@ -57,7 +57,7 @@ func (u *sessionSet) register(s *session) bool {
 			s.mu.Unlock()
 			return true
 		}
-		if !errors.Is(err, flow.ErrLimit) || !u.evict(s) {
+		if !errors.Is(err, flow.ErrLimit) || errors.Is(err, flow.ErrPerSource) || !u.evict(s) {
 			break
 		}
 	}

@@ -7,7 +7,7 @@
 // the first that refuses ends the flow:
 //
 //	source       the TUN, and what listens behind it, is for this host's own
-//	             addresses, unless Config.Open
+//	             addresses, unless Config.Open, and for a sandbox
 //	own          no flow leads back to a listener of netstackd
 //	internal     netstackd's own flows (DNS queries, dials of an upstream) and
 //	             connections to published ports go anywhere else
@@ -42,8 +42,10 @@ type Config struct {
 	// Local reports whether a source address is this host's own. Nil = only
 	// loopback addresses are.
 	Local func(netip.Addr) bool
-	// Open lets sources use the TUN that are not this host's own: those behind a
-	// gateway, or a sandboxed command.
+	// Sandbox are the addresses of a sandboxed command. It uses the TUN, and is
+	// not this host, even where this host has the same subnet.
+	Sandbox []netip.Prefix
+	// Open lets every source use the TUN, such as those behind a gateway.
 	Open bool
 	// Stack are the addresses by which this host's sockets reach the stack.
 	Stack []netip.Addr
@@ -94,7 +96,7 @@ func (d Decision) Err() error {
 // which an application sees that it is prohibited.
 type RefusedError struct{ Reason string }
 
-func (e *RefusedError) Error() string { return "route: refused: " + e.Reason }
+func (e *RefusedError) Error() string { return "route: " + e.Reason }
 
 // Unwrap returns EACCES.
 func (e *RefusedError) Unwrap() error { return syscall.EACCES }
@@ -160,21 +162,29 @@ func (t *Table) PermitAddr(m *flow.Meta, dst netip.AddrPort) error {
 	return t.Permit(&to)
 }
 
+// Remote reports whether a source is another host, which is neither this one nor
+// a sandbox of it.
+func (t *Table) Remote(src netip.Addr) bool {
+	return t != nil && !t.local(src) && !contains(t.cfg.Sandbox, src.Unmap())
+}
+
 // sourceAllowed reports whether the flow's source may use its inbound.
 func (t *Table) sourceAllowed(m *flow.Meta) bool {
 	switch m.Inbound {
 	case flow.Transparent, flow.SOCKSStack:
-		return t.cfg.Open || t.local(m.Source.Addr())
+		return t.open() || t.local(m.Source.Addr())
 	case flow.Internal: // the source is that of the DNS query, if any
-		return t.cfg.Open || !m.Source.IsValid() || t.local(m.Source.Addr())
+		return t.open() || !m.Source.IsValid() || t.local(m.Source.Addr())
 	}
 	return true
 }
 
+func (t *Table) open() bool { return t.cfg.Open || len(t.cfg.Sandbox) > 0 }
+
 // local reports whether a source is this host.
 func (t *Table) local(src netip.Addr) bool {
 	src = src.Unmap()
-	return src.IsLoopback() || t.cfg.Local != nil && t.cfg.Local(src)
+	return src.IsLoopback() || t.cfg.Local != nil && !contains(t.cfg.Sandbox, src) && t.cfg.Local(src)
 }
 
 // own reports whether a destination is a listener of netstackd.

@@ -183,3 +183,49 @@ func TestProbe(t *testing.T) {
 		}
 	}
 }
+
+// A sandboxed command uses the TUN and is neither this host nor another one,
+// also where this host has the same subnet.
+func TestSandbox(t *testing.T) {
+	sandbox := []netip.Prefix{netip.MustParsePrefix("198.18.0.1/30")}
+	table := route.New(route.Config{Local: isLocal, Sandbox: sandbox})
+	for _, c := range []struct {
+		in       flow.Inbound
+		src, dst string
+		allowed  bool
+		remote   bool
+	}{
+		{flow.Transparent, "198.18.0.1:5", "203.0.113.1:80", true, false},
+		{flow.SOCKSStack, "198.18.0.1:5", "127.0.0.1:80", false, false},
+		{flow.HTTPProxy, "198.18.0.1:5", "127.0.0.1:80", false, false},
+		{flow.SOCKSHost, ours, "127.0.0.1:80", true, false},
+		{flow.SOCKSHost, other, "127.0.0.1:80", false, true},
+		{flow.Internal, "198.18.0.1:5", "127.0.0.53:53", true, false},
+	} {
+		m := meta(c.in, "tcp", c.src, c.dst)
+		if d := table.Decide(&m); d.Allowed() != c.allowed {
+			t.Errorf("%v %s to %s: %q", c.in, c.src, c.dst, d.Reason)
+		}
+		if table.Remote(m.Source.Addr()) != c.remote {
+			t.Errorf("%s is remote: %v", c.src, !c.remote)
+		}
+	}
+}
+
+// What judging one packet costs, under the rules of a gateway and of a sandbox.
+func BenchmarkDecide(b *testing.B) {
+	m := meta(flow.Transparent, "udp", "198.18.0.1:40000", "203.0.113.1:443")
+	for name, cfg := range map[string]route.Config{
+		"host":    {Local: isLocal, Stack: []netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd19:8::2")}},
+		"gateway": {Local: isLocal, Open: true},
+		"sandbox": {Sandbox: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/30")}, Allow: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			table := route.New(cfg)
+			b.ReportAllocs()
+			for b.Loop() {
+				table.Decide(&m)
+			}
+		})
+	}
+}
