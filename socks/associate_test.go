@@ -2,6 +2,7 @@ package socks_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -272,4 +273,30 @@ func TestAssociateRule(t *testing.T) {
 	if n := p.Stats().DatagramsDropped; n != 1 {
 		t.Errorf("%d dropped, want 1", n)
 	}
+}
+
+// A name's datagrams go to the first of its addresses that the rule allows.
+func TestAssociateRuleName(t *testing.T) {
+	_, good := udpEcho(t, "127.0.0.1:0")
+	bad := listenUDP(t, "127.0.0.2:"+port(good.String()))
+	resolver := lookupFunc(func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.2"), good.Addr()} })
+	p := start(t, local, socks.Config{Resolver: resolver, Rule: refuseIf(func(m *flow.Meta) bool {
+		return m.Dest.Addr() == netip.MustParseAddr("127.0.0.2")
+	})})
+	c := associate(t, p)
+	for _, text := range []string{"looked up", "known"} {
+		c.send("two.test:"+port(good.String()), []byte(text))
+		c.want(good, []byte(text))
+	}
+	bad.SetReadDeadline(time.Now())
+	if n, err := bad.Read(make([]byte, 100)); err == nil {
+		t.Errorf("%d bytes reached the address that is refused", n)
+	}
+}
+
+// lookupFunc is a Resolver.
+type lookupFunc func(host string) []netip.Addr
+
+func (f lookupFunc) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+	return f(host), nil
 }

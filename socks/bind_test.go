@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -168,5 +169,29 @@ func TestClientBind(t *testing.T) {
 	if c, err := ln.Accept(); err == nil {
 		c.Close()
 		t.Error("accepted from a closed listener")
+	}
+}
+
+// Zeros in a BIND stand for any peer and are not judged. The peer that connects is.
+func TestBindRule(t *testing.T) {
+	stranger := netip.MustParseAddr("127.0.0.2")
+	p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool {
+		return m.Dest.Addr() == stranger || m.Dest.Addr().IsUnspecified()
+	})})
+	socks5(t, dial(t, p.addr), socks.Bind, "127.0.0.2:21", socks.ReplyNotAllowed)
+	c := dial(t, p.addr)
+	r := socks5(t, c, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(stranger, 0))}
+	refused, err := d.Dial("tcp", r.Addr.String())
+	if err == nil {
+		defer refused.Close()
+		_, err = refused.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a peer that is refused: %v, want a reset", err)
+	}
+	peer := dial(t, r.Addr.String())
+	if second := reply5(t, c); second.Reply != socks.ReplySucceeded || second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
+		t.Errorf("second reply %+v", second)
 	}
 }

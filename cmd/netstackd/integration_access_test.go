@@ -104,7 +104,7 @@ func TestIntegrationAccessRemoteClient(t *testing.T) {
 		{"gateway", []string{"--gateway"}, []string{"10.77.0.1:1080", "198.18.0.2:1080"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := n.A.Start(t, program.Path(t), append([]string{"--drain", "0s", "--socks", "0.0.0.0:1080", "--allow-open"}, c.args...)...)
+			d := n.A.Start(t, program.Path(t), append([]string{"--drain", "0s", "--log-level", "debug", "--socks", "0.0.0.0:1080", "--allow-open"}, c.args...)...)
 			defer d.Stop()
 			for _, proxy := range c.proxies {
 				if r, _, conn := socks5(t, n.B, proxy, socksConnect, dest(testnet.IPv4, 1, public)); r != socksOK {
@@ -134,6 +134,11 @@ func TestIntegrationAccessRemoteClient(t *testing.T) {
 					if r, _, _ := socks5(t, n.A, proxy, socksConnect, destination); r != want {
 						t.Errorf("this host's client of %s: CONNECT %s: reply %d, want %d", proxy, destination, r, want)
 					}
+				}
+			}
+			for _, why := range []string{"loopback is for its own programs", "the destination is netstackd itself"} {
+				if !strings.Contains(d.Stderr(), why) {
+					t.Errorf("the log does not say %q", why)
 				}
 			}
 		})

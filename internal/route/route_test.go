@@ -11,10 +11,13 @@ import (
 	"netstackd/internal/route"
 )
 
-func isLocal(a netip.Addr) bool {
-	return a == netip.MustParseAddr("192.0.2.1") || a == netip.MustParseAddr("198.18.0.1") ||
-		a == netip.MustParseAddr("2001:db8::1")
+var localAddrs = map[netip.Addr]bool{
+	netip.MustParseAddr("192.0.2.1"):   true,
+	netip.MustParseAddr("198.18.0.1"):  true,
+	netip.MustParseAddr("2001:db8::1"): true,
 }
+
+func isLocal(a netip.Addr) bool { return localAddrs[a] }
 
 const (
 	ours  = "192.0.2.1:40000"  // a source that is this host
