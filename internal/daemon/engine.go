@@ -122,17 +122,19 @@ func (e *engine) start(cfg Config, c carriage) error {
 		router[i] = p.Addr()
 	}
 	e.udp = forward.NewUDP(e.stack.Link(), c.dialer, e.loop, e.flows, forward.UDPConfig{
-		Timeout: cfg.UDPTimeout,
-		Inline:  c.host != nil,
-		Router:  router,
-		DNS:     e.dns,
-		Logger:  e.log,
+		Timeout:    cfg.UDPTimeout,
+		Inline:     c.host != nil,
+		Router:     router,
+		DNS:        e.dns,
+		ErrorLimit: e.stack.ErrorLimit(),
+		Logger:     e.log,
 	})
 	packets := &forward.Packets{UDP: e.udp, Routes: e.routes, Refuse: e.stack.WriteUnreachable}
 	if c.host != nil {
 		e.echo = forward.NewEcho(e.stack.Link(), pinger(c.host, e.log), e.loop, e.flows, forward.EchoConfig{
-			Router: router,
-			Logger: e.log,
+			Router:     router,
+			ErrorLimit: e.stack.ErrorLimit(),
+			Logger:     e.log,
 		})
 		packets.Echo = e.echo
 		e.serve(func() error { return e.echo.Serve(ctx) })

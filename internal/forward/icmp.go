@@ -25,6 +25,8 @@ type EchoConfig struct {
 	// Router is who tells an application that a request's TTL ran out here: the
 	// stack's addresses.
 	Router []netip.Addr
+	// ErrorLimit bounds the ICMP errors that are made here; nil = one of its own.
+	ErrorLimit *netstack.ErrorLimit
 	// Logger gets a line at Debug for each session that fails; nil = none.
 	Logger *slog.Logger
 }
@@ -45,7 +47,7 @@ func NewEcho(l Link, listen ListenPing, loop *epoll.Loop, flows *flow.Registry, 
 		cfg.Timeout = 30 * time.Second
 	}
 	e := &Echo{listen: listen, router: cfg.Router}
-	e.init(l, loop, flows, cfg.Logger)
+	e.init(l, loop, flows, cfg.ErrorLimit, cfg.Logger)
 	e.inline = true
 	e.dial = e.open
 	e.idle.init(cfg.Timeout, cfg.Timeout)

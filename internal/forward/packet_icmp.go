@@ -54,6 +54,15 @@ type quote struct {
 	size      int          // bytes that followed
 }
 
+// port is what tells the sender's sockets apart: a UDP source port, or the
+// identifier of an echo request.
+func (q *quote) port() uint16 {
+	if q.proto == netstack.ProtoUDP {
+		return be16(q.transport[:])
+	}
+	return be16(q.transport[4:])
+}
+
 // udpQuote is the quote of a datagram of size bytes.
 func udpQuote(src, dst netip.AddrPort, size int, payload ...[]byte) quote {
 	q := quote{

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,8 @@ type sessionSet struct {
 
 	table    sessionTable
 	idle     idleTimer
-	ready    readyList // sessions with packets to send at Flush
-	limit    rateLimit // of ICMP errors made here
+	ready    readyList            // sessions with packets to send at Flush
+	limit    *netstack.ErrorLimit // of ICMP errors made here
 	counters counters
 	batches  sync.Pool // *batch
 	scratch  scratch
@@ -66,8 +67,11 @@ type Stats struct {
 	SendCalls, RecvCalls uint64 // system calls that sent, and that received
 }
 
-func (u *sessionSet) init(l Link, loop *epoll.Loop, flows *flow.Registry, log *slog.Logger) {
+func (u *sessionSet) init(l Link, loop *epoll.Loop, flows *flow.Registry, limit *netstack.ErrorLimit, log *slog.Logger) {
 	u.out, u.loop, u.flows, u.log = newOutlet(l), loop, flows, log
+	if u.limit = limit; u.limit == nil {
+		u.limit = netstack.NewErrorLimit()
+	}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
@@ -100,7 +104,7 @@ func (u *sessionSet) Flush() {
 // localError tells an application of an error that was found here. Those that
 // the network reports come as fast as it sends them; these need a limit.
 func (u *sessionSet) localError(hash uint32, e netstack.ICMPError, q *quote) {
-	if u.limit.allow(u.now()) {
+	if u.limit.Allow(netip.AddrPortFrom(q.src, q.port())) {
 		u.counters.errors.Add(1)
 		u.out.icmp(hash, e, q)
 	}

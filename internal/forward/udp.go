@@ -34,6 +34,8 @@ type UDPConfig struct {
 	Router []netip.Addr
 	// DNS takes the queries to port 53 of any address; nil = they are carried on.
 	DNS *DNS
+	// ErrorLimit bounds the ICMP errors that are made here; nil = one of its own.
+	ErrorLimit *netstack.ErrorLimit
 	// Logger gets a line at Debug for each session that fails; nil = none.
 	Logger *slog.Logger
 }
@@ -74,7 +76,7 @@ func NewUDP(l Link, d PacketDialer, loop *epoll.Loop, flows *flow.Registry, cfg 
 		cfg.Timeout = 5 * time.Minute
 	}
 	u := &UDP{dialer: d, router: cfg.Router, dns: cfg.DNS}
-	u.init(l, loop, flows, cfg.Logger)
+	u.init(l, loop, flows, cfg.ErrorLimit, cfg.Logger)
 	u.inline = cfg.Inline
 	u.dial = u.listen
 	u.idle.init(cfg.Timeout, min(cfg.Timeout, dnsTimeout))

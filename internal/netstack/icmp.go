@@ -118,8 +118,9 @@ func (e *ICMPError) Append(b []byte, to netip.Addr, quote ...[]byte) []byte {
 // WriteUnreachable sends a destination-unreachable error from an address to
 // the source of the quoted packet. The quote starts with an IP header of the
 // same family and carries at least eight bytes more: Linux compares a TCP
-// quote's sequence number before it believes the error. An error that the
-// device refuses is lost like any packet, and counted by the link.
+// quote's sequence number before it believes the error. An error
+// beyond ErrorLimit is not sent, and one that the device refuses is lost like any
+// packet: each is counted.
 func (s *Stack) WriteUnreachable(from netip.Addr, quote []byte, why Unreachable) {
 	var to netip.Addr
 	if from.Is4() {
@@ -127,10 +128,16 @@ func (s *Stack) WriteUnreachable(from netip.Addr, quote []byte, why Unreachable)
 	} else {
 		to = netipAddr(header.IPv6(quote).SourceAddress())
 	}
-	e := why.Message(from)
-	var queue uint32 // that of the flow that it is about
-	for _, c := range quote[len(quote)-quotedTransport : len(quote)-quotedTransport+2] {
-		queue = queue<<8 | uint32(c) // the source port: any choice that is steady will do
+	transport := quote[len(quote)-quotedTransport:]
+	port := binary.BigEndian.Uint16(transport) // the source's, but for ICMP
+	if !s.errors.Allow(netip.AddrPortFrom(to, port)) {
+		return
 	}
-	_ = s.link.WriteRaw(queue, link.Offload{}, [][]byte{e.Append(nil, to, quote)})
+	e := why.Message(from)
+	// Any queue will do that is always the same for this flow.
+	_ = s.link.WriteRaw(uint32(port), link.Offload{}, [][]byte{e.Append(nil, to, quote)})
 }
+
+// ErrorLimit returns the bound on ICMP errors, for all that writes them into
+// the stack's link.
+func (s *Stack) ErrorLimit() *ErrorLimit { return s.errors }

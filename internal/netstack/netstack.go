@@ -65,6 +65,7 @@ type Stats struct {
 	Unroutable  uint64 // packets from or to addresses that no flow can have
 	Overload    uint64 // SYNs that came faster than they could be served
 	Retransmits uint64 // TCP segments sent again into the TUN
+	Suppressed  uint64 // ICMP errors that were not sent, by ErrorLimit
 }
 
 // Stack is a running TCP/IP stack.
@@ -76,6 +77,7 @@ type Stack struct {
 	gs       *stack.Stack
 	counters counters
 	packets  sync.Pool // *Packet
+	errors   *ErrorLimit
 
 	synMu sync.Mutex
 	syns  map[stack.TransportEndpointID][]byte // what an ICMP error would quote
@@ -102,6 +104,8 @@ func NewTuned(dev link.Device, cfg link.Config) (*Stack, error) {
 	s := &Stack{
 		syns:  make(map[stack.TransportEndpointID][]byte),
 		conns: make(map[*Conn]struct{}),
+
+		errors: NewErrorLimit(),
 	}
 	s.bufferLimit.Store(math.MaxInt64)
 	s.packets.New = func() any { return new(Packet) }
@@ -249,6 +253,7 @@ func (s *Stack) Stats() Stats {
 		Malformed:  s.counters.malformed.Load(),
 		Unroutable: s.counters.unroutable.Load(),
 		Overload:   s.counters.overload.Load(),
+		Suppressed: s.errors.Suppressed(),
 	}
 	if s.gs != nil {
 		st.Retransmits = s.gs.Stats().TCP.Retransmits.Value()
