@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -86,11 +87,36 @@ func (s *scatter) release() {
 	}
 }
 
+// ingress is the queue between the reader of a device queue and the goroutine
+// that delivers.
+//
+// A packet of ICMP costs as much to carry on as one of 64 KB of TCP, and its
+// sender does not slow down when one is lost. So ICMP has a share of the queue,
+// beyond which it is dropped as soon as it is read: a reader that waited for
+// room would leave the device's own queue to overflow, at the cost of others.
+type ingress struct {
+	*queue.Queue[*stack.PacketBuffer]
+	icmp atomic.Int32 // packets of ICMP in the queue
+}
+
+// icmpShare is which part of an ingress queue ICMP may fill: one in so many.
+const icmpShare = 4
+
+// isICMP reports whether a packet, given by its first bytes, is ICMP of either
+// version with nothing between it and the IP header.
+func isICMP(b []byte) bool {
+	if b[0]>>4 == header.IPv4Version {
+		return b[9] == uint8(header.ICMPv4ProtocolNumber)
+	}
+	return b[6] == uint8(header.ICMPv6ProtocolNumber)
+}
+
 // read moves packets from one device queue into q until the device ends.
-func (e *Endpoint) read(ctx context.Context, n int, q *queue.Queue[*stack.PacketBuffer]) {
+func (e *Endpoint) read(ctx context.Context, n int, q *ingress) {
 	defer q.Close()
 	s := newScatter()
 	defer s.release()
+	most := int32(max(1, e.cfg.QueueLen/icmpShare))
 	for {
 		s.fill()
 		size, err := e.dev.ReadPacket(n, &s.hdr, s.bufs[:])
@@ -104,10 +130,19 @@ func (e *Endpoint) read(ctx context.Context, n int, q *queue.Queue[*stack.Packet
 			}
 			return
 		}
+		icmp := size >= header.IPv4MinimumSize && isICMP(s.bufs[0])
+		if icmp && q.icmp.Load() >= most {
+			e.counters.rxCrowded.Add(1)
+			continue
+		}
 		pkt := e.parse(s, size)
 		if pkt == nil {
 			e.counters.rxMalformed.Add(1)
 			continue
+		}
+		if icmp {
+			q.icmp.Add(1)
+			pkt.TransportProtocolNumber = header.ICMPv4ProtocolNumber // for deliver, whatever the version
 		}
 		if q.TryPut(pkt) {
 			continue
@@ -145,7 +180,7 @@ func (e *Endpoint) parse(s *scatter, size int) *stack.PacketBuffer {
 }
 
 // deliver hands q's packets to the stack until q is closed and empty.
-func (e *Endpoint) deliver(d stack.NetworkDispatcher, q *queue.Queue[*stack.PacketBuffer]) {
+func (e *Endpoint) deliver(d stack.NetworkDispatcher, q *ingress) {
 	batch := make([]*stack.PacketBuffer, e.cfg.Batch)
 	verify := e.cap&stack.CapabilityRXChecksumOffload != 0
 	for {
@@ -155,6 +190,10 @@ func (e *Endpoint) deliver(d stack.NetworkDispatcher, q *queue.Queue[*stack.Pack
 		}
 		for i, pkt := range batch[:n] {
 			batch[i] = nil
+			if pkt.TransportProtocolNumber == header.ICMPv4ProtocolNumber {
+				q.icmp.Add(-1)
+				pkt.TransportProtocolNumber = 0
+			}
 			if verify && !pkt.RXChecksumValidated && !checksumValid(pkt) {
 				e.counters.rxBadChecksum.Add(1)
 			} else {

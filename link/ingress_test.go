@@ -3,7 +3,9 @@ package link_test
 import (
 	"bytes"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -167,5 +169,59 @@ func TestIngressSizes(t *testing.T) {
 		if want := uint16(b2u(hdr != noHdr)) * 1200; d.mss != want {
 			t.Fatalf("segment size %d, want %d", d.mss, want)
 		}
+	}
+}
+
+// A flood of ICMP that the stack is too slow for is dropped beyond its share of
+// the queue. It neither stops the reader nor takes the place of others.
+func TestIngressICMPShare(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ping []byte
+	}{
+		{"IPv4", ipPacket(v4a.Addr(), v4b.Addr(), header.ICMPv4ProtocolNumber, make([]byte, 8))},
+		{"IPv6", ipPacket(v6a.Addr(), v6b.Addr(), header.ICMPv6ProtocolNumber, make([]byte, 8))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dev := tuntest.New(tuntest.Config{})
+			s := newSink()
+			s.gate = make(chan struct{})
+			const queueLen, flood = 64, 1000
+			const most = queueLen/4 + 1 // one is on its way to the stack
+			e := open(t, dev, link.Config{QueueLen: queueLen, Batch: 1}, s)
+			for range flood {
+				inject(t, dev, dataValid, c.ping)
+			}
+			for end := time.Now().Add(patience); e.Stats().RxCrowded < flood-most; runtime.Gosched() {
+				if time.Now().After(end) {
+					t.Fatalf("%+v", e.Stats())
+				}
+			}
+			tcp := tcpPacket(v4a, v4b, []byte("segment"))
+			for range queueLen / 2 {
+				inject(t, dev, dataValid, tcp)
+			}
+			inject(t, dev, dataValid, tcp)
+			close(s.gate)
+			pings, others := 0, 0
+			for others <= queueLen/2 {
+				if d := s.next(t); bytes.Equal(d.data, tcp) {
+					others++
+				} else {
+					pings++
+				}
+			}
+			st := e.Stats()
+			if pings > most {
+				t.Errorf("%d of %d pings delivered, want at most %d", pings, flood, most)
+			}
+			if st.RxCrowded != uint64(flood-pings) || st.QueueWaits != 0 {
+				t.Errorf("%d dropped, the reader waited %d times", st.RxCrowded, st.QueueWaits)
+			}
+			inject(t, dev, dataValid, c.ping)
+			if d := s.next(t); !bytes.Equal(d.data, c.ping) {
+				t.Error("no ping after the flood")
+			}
+		})
 	}
 }

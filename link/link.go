@@ -77,14 +77,16 @@ type Stats struct {
 	RxPackets, RxBytes uint64 // delivered to the stack
 	RxMalformed        uint64 // dropped: not IP, truncated, or an impossible virtio header
 	RxBadChecksum      uint64 // dropped: a checksum that we had to verify was wrong
+	RxCrowded          uint64 // dropped: ICMP beyond its share of the ingress queue
 	TxPackets, TxBytes uint64 // written to the device
 	TxErrors           uint64 // dropped: the device refused the write
 	QueueWaits         uint64 // times a reader found its queue full
 }
 
 type counters struct {
-	rxPackets, rxBytes, rxMalformed, rxBadChecksum atomic.Uint64
-	txPackets, txBytes, txErrors, queueWaits       atomic.Uint64
+	rxPackets, rxBytes                       atomic.Uint64
+	rxMalformed, rxBadChecksum, rxCrowded    atomic.Uint64
+	txPackets, txBytes, txErrors, queueWaits atomic.Uint64
 }
 
 // Endpoint is a stack.LinkEndpoint and stack.GSOEndpoint over a Device.
@@ -172,7 +174,7 @@ func (e *Endpoint) start(d stack.NetworkDispatcher) {
 	e.cancel = cancel
 	e.wg.Go(e.writeLate)
 	for i := range e.dev.Queues() {
-		q := queue.New[*stack.PacketBuffer](e.cfg.QueueLen)
+		q := &ingress{Queue: queue.New[*stack.PacketBuffer](e.cfg.QueueLen)}
 		e.wg.Go(func() { e.read(ctx, i, q) })
 		e.wg.Go(func() { e.deliver(d, q) })
 	}
@@ -205,7 +207,7 @@ func (e *Endpoint) Stats() Stats {
 	c := &e.counters
 	return Stats{
 		RxPackets: c.rxPackets.Load(), RxBytes: c.rxBytes.Load(),
-		RxMalformed: c.rxMalformed.Load(), RxBadChecksum: c.rxBadChecksum.Load(),
+		RxMalformed: c.rxMalformed.Load(), RxBadChecksum: c.rxBadChecksum.Load(), RxCrowded: c.rxCrowded.Load(),
 		TxPackets: c.txPackets.Load(), TxBytes: c.txBytes.Load(), TxErrors: c.txErrors.Load(),
 		QueueWaits: c.queueWaits.Load(),
 	}
