@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"errors"
+	"net/netip"
 	"os/signal"
 	"time"
 
@@ -14,6 +16,23 @@ var (
 	ExplainTUN    = explainTUN
 	ExplainMount  = explainMount
 )
+
+// AddAddress sets loopback and an interface of this thread's namespace up, and
+// gives the interface an address.
+func AddAddress(name string, p netip.Prefix) error {
+	n, err := openNetlink(0)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	if err := errors.Join(n.linkUp("lo", 0), n.linkUp(name, 0)); err != nil {
+		return err
+	}
+	return n.addUsableAddress(name, p)
+}
+
+// OpenTUN is openTUN.
+var OpenTUN = openTUN
 
 // Relay is relay.
 type Relay struct{ r *relay }

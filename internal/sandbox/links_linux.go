@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +19,7 @@ import (
 // once, to two interfaces that it made. Without ipv6 there is neither address nor
 // route of that family, and a connection fails at once.
 func configureLinks(s setup, ipv6 bool) error {
-	n, err := openNetlink()
+	n, err := openNetlink(0)
 	if err != nil {
 		return err
 	}
@@ -41,7 +44,7 @@ func configureLinks(s setup, ipv6 bool) error {
 		if p.Addr().Is6() && !ipv6 {
 			continue
 		}
-		if err := n.addAddress(s.TUN, p); err != nil {
+		if err := n.addUsableAddress(s.TUN, p); err != nil {
 			return err
 		}
 		if routed[p.Addr().Is6()] {
@@ -78,10 +81,15 @@ type netlink struct {
 	seq uint32
 }
 
-func openNetlink() (*netlink, error) {
+// openNetlink opens one that gets the notifications of groups (RTMGRP_…).
+func openNetlink(groups uint32) (*netlink, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, os.NewSyscallError("socket AF_NETLINK", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("bind AF_NETLINK", err)
 	}
 	return &netlink{fd: fd}, nil
 }
@@ -117,8 +125,74 @@ func (n *netlink) noLinkLocal(name string) error {
 	return nil
 }
 
-// addAddress gives an interface an address; nothing else can have it, so an
-// IPv6 one is usable at once.
+// addUsableAddress gives an interface an address and returns when packets to it
+// are taken. The kernel adds an IPv6 address in two steps: it is a source address
+// at once, but its route in table local comes from a work queue. Before that, the
+// answer to a SYN is dropped, and the SYN is sent again a second later.
+func (n *netlink) addUsableAddress(name string, p netip.Prefix) error {
+	if p.Addr().Is4() {
+		return n.addAddress(name, p)
+	}
+	routes, err := openNetlink(unix.RTMGRP_IPV6_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer routes.close()
+	if err := n.addAddress(name, p); err != nil {
+		return err
+	}
+	if err := routes.awaitLocal(p.Addr()); err != nil {
+		return fmt.Errorf("add address %v to %s: its local route: %w", p, name, err)
+	}
+	return nil
+}
+
+// localTimeout bounds the wait for a work queue of the kernel.
+const localTimeout = 5 * time.Second
+
+// awaitLocal returns when a local route to a has been reported.
+func (n *netlink) awaitLocal(a netip.Addr) error {
+	buf := make([]byte, 8<<10)
+	for deadline := time.Now().Add(localTimeout); ; {
+		left := unix.NsecToTimeval(max(time.Until(deadline), time.Microsecond).Nanoseconds())
+		if err := unix.SetsockoptTimeval(n.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+		got, _, err := unix.Recvfrom(n.fd, buf, 0)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return unix.ETIMEDOUT
+		case err != nil:
+			return os.NewSyscallError("recvfrom", err)
+		}
+		messages, err := syscall.ParseNetlinkMessage(buf[:got])
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if isLocalRoute(m, a) {
+				return nil
+			}
+		}
+	}
+}
+
+// isLocalRoute reports whether a message announces that packets to a are taken.
+func isLocalRoute(m syscall.NetlinkMessage, a netip.Addr) bool {
+	const typeAt = 7 // in struct rtmsg
+	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg || m.Data[typeAt] != unix.RTN_LOCAL {
+		return false
+	}
+	attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+	return err == nil && slices.ContainsFunc(attrs, func(r syscall.NetlinkRouteAttr) bool {
+		return r.Attr.Type == unix.RTA_DST && slices.Equal(r.Value, a.AsSlice())
+	})
+}
+
+// addAddress gives an interface an address. IFA_F_NODAD: no other host is on the
+// link, so there is no duplicate to look for.
 func (n *netlink) addAddress(name string, p netip.Prefix) error {
 	index, err := indexOf(name)
 	if err != nil {
