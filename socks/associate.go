@@ -76,6 +76,9 @@ func (c *client) associate(_ context.Context, _ Addr) {
 	if bnd.Addr().IsUnspecified() { // the client can't send there; it can where it came to
 		bnd = netip.AddrPortFrom(c.local.Addr(), bnd.Port())
 	}
+	own := netip.AddrPortFrom(bnd.Addr().WithZone(""), bnd.Port())
+	c.relays.Store(own, nil)
+	defer c.relays.Delete(own)
 	var buf [64]byte
 	if c.write(c.answer(buf[:0], ReplySucceeded, bnd, nil)) != nil {
 		pc.Close()

@@ -25,6 +25,7 @@ type Server struct {
 	flows      *flow.Registry
 	cfg        Config
 	handshakes *admission.Limiter
+	relays     sync.Map // netip.AddrPort of the sockets that associations' clients send to
 	stats      counters
 }
 
@@ -43,6 +44,14 @@ func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Se
 			Patience:  patience,
 		}),
 	}
+}
+
+// Relays reports whether a is where the client of one of the server's UDP
+// associations sends its datagrams; it has no zone. A rule should keep other flows from there:
+// they would come from this host, and could pass for that client.
+func (s *Server) Relays(a netip.AddrPort) bool {
+	_, ok := s.relays.Load(a)
+	return ok
 }
 
 // judge returns why the rule refuses a flow, or nil.

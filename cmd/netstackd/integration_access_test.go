@@ -184,6 +184,46 @@ func TestIntegrationAccessRemoteDatagrams(t *testing.T) {
 	}
 }
 
+// Another host's client can't send, through its own association, to the one of a
+// client of this host, and so pass for that.
+func TestIntegrationAccessAssociationOfAnother(t *testing.T) {
+	n := testnet.New(t)
+	arrived := make(chan string, 4)
+	private := n.A.ServeUDP(t, "127.0.0.1:0", func(d testnet.Datagram) { arrived <- string(d.Payload) })
+	public := n.B.ServeUDP(t, "0.0.0.0:0", testnet.EchoUDP)
+	const proxy = "10.77.0.1:1080"
+	n.A.Start(t, program.Path(t), "--drain", "0s", "--socks", proxy, "--allow-open")
+	wrap := func(hostport, payload string) string {
+		return "\x00\x00\x00" + string(socksAddr(t, hostport)) + payload
+	}
+	_, victim, _ := socks5(t, n.A, proxy, socksAssociate, "0.0.0.0:0")
+	_, relay, _ := socks5(t, n.B, proxy, socksAssociate, "0.0.0.0:0")
+	attacker := dialUDP(t, n.B, relay.String())
+	inside := fmt.Sprintf("127.0.0.1:%d", private)
+	for _, d := range []string{
+		wrap(victim.String(), wrap(inside, "the other host's")),
+		wrap(fmt.Sprintf("10.77.0.2:%d", public), "what comes back has overtaken nothing"),
+	} {
+		if _, err := io.WriteString(attacker, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := attacker.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(dialUDP(t, n.A, victim.String()), wrap(inside, "this host's")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case got := <-arrived:
+		if got != "this host's" {
+			t.Errorf("%q reached this host's loopback", got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the association was taken from its client")
+	}
+}
+
 // A dead IPv6 address costs a fraction of a second, also under rules.
 func TestIntegrationAccessHappyEyeballs(t *testing.T) {
 	testnet.RequireTool(t, "nft")

@@ -36,7 +36,6 @@ func (f *frontend) listen() error {
 		}
 		f.host = append(f.host, ln)
 	}
-	f.engine.routes.SetListeners(addrPorts(f.host))
 	if f.cfg.SOCKSStack == 0 {
 		return nil
 	}
@@ -90,7 +89,9 @@ func (f *frontend) start() {
 		// The host routes what comes out of the TUN, and the host looks up names.
 		d, hostCfg.Resolver = e.stack, f.names
 	}
-	f.serve(ctx, socks.NewServer(d, e.relay, e.flows, hostCfg), f.host)
+	host := socks.NewServer(d, e.relay, e.flows, hostCfg)
+	e.routes.SetListeners(addrPorts(f.host), host.Relays)
+	f.serve(ctx, host, f.host)
 
 	stackCfg := base
 	stackCfg.Inbound = flow.SOCKSStack

@@ -63,16 +63,25 @@ type Config struct {
 type Table struct {
 	cfg       Config
 	near      Interfaces
-	listeners atomic.Pointer[[]netip.AddrPort]
+	listeners atomic.Pointer[listeners]
 	nat64     atomic.Pointer[[]netip.Prefix]
 }
 
 // New returns a Table.
 func New(cfg Config) *Table { return &Table{cfg: cfg} }
 
-// SetListeners replaces the addresses of netstackd's own TCP listeners on the
-// host. No flow may lead to them.
-func (t *Table) SetListeners(list []netip.AddrPort) { t.listeners.Store(&list) }
+// listeners are netstackd's own on the host.
+type listeners struct {
+	tcp []netip.AddrPort
+	udp func(netip.AddrPort) bool
+}
+
+// SetListeners replaces the addresses of netstackd's own listeners on the host,
+// to which no flow may lead: the TCP ones, and a function that knows the UDP
+// ones, which come and go. Nil = there are none.
+func (t *Table) SetListeners(tcp []netip.AddrPort, udp func(netip.AddrPort) bool) {
+	t.listeners.Store(&listeners{tcp, udp})
+}
 
 // Decision is the answer for one flow.
 type Decision struct {
@@ -130,7 +139,7 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 	if m.Network == "tcp" && t.cfg.Probe != nil && m.Inbound == flow.Transparent && t.cfg.Probe(m.Dest) {
 		return Decision{}
 	}
-	if t.own(m.Network, dst, m.Dest.Port()) {
+	if t.own(m, dst) {
 		return Decision{reasonOwn}
 	}
 	switch m.Inbound {
@@ -188,16 +197,19 @@ func (t *Table) local(src netip.Addr) bool {
 }
 
 // own reports whether a destination is a listener of netstackd.
-func (t *Table) own(network string, dst netip.Addr, port uint16) bool {
+func (t *Table) own(m *flow.Meta, dst netip.Addr) bool {
 	if slices.Contains(t.cfg.Stack, dst) {
 		return true
 	}
-	list := t.listeners.Load()
-	if network != "tcp" || list == nil {
+	on := t.listeners.Load()
+	if on == nil {
 		return false
 	}
-	for _, l := range *list {
-		if l.Port() == port && t.answers(l.Addr(), dst) {
+	if m.Network == "udp" { // packets of the TUN have no address of this host
+		return on.udp != nil && m.Inbound != flow.Transparent && on.udp(netip.AddrPortFrom(dst, m.Dest.Port()))
+	}
+	for _, l := range on.tcp {
+		if l.Port() == m.Dest.Port() && m.Network == "tcp" && t.answers(l.Addr(), dst) {
 			return true
 		}
 	}

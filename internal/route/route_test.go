@@ -105,6 +105,9 @@ func TestDecide(t *testing.T) {
 		{base, socks, "tcp", ours, "localhost:80", ""},
 		{base, socks, "tcp", ours, "127.0.0.2:1080", ""},
 		{base, socks, "udp", ours, "127.0.0.1:1080", ""},
+		{base, socks, "udp", other, "192.0.2.1:2000", own}, // an association's
+		{base, socks, "udp", other, "192.0.2.1:2001", ""},
+		{base, socks, "tcp", ours, "192.0.2.1:2000", ""},
 		{base, socks, "tcp", ours, "192.0.2.1:1081", own}, // by the wildcard
 		{base, socks, "tcp", ours, "[2001:db8::1]:1081", own},
 		{base, socks, "tcp", ours, "192.0.2.77:1081", ""},
@@ -139,7 +142,8 @@ func TestDecide(t *testing.T) {
 		{no6, tr, "tcp", ours, "203.0.113.1:80", ""},
 	} {
 		table := route.New(c.cfg)
-		table.SetListeners([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1080"), netip.MustParseAddrPort("[::]:1081")})
+		table.SetListeners([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1080"), netip.MustParseAddrPort("[::]:1081")},
+			func(a netip.AddrPort) bool { return a == netip.MustParseAddrPort("192.0.2.1:2000") })
 		m := meta(c.in, c.network, c.src, c.dst)
 		d := table.Decide(&m)
 		if d.Allowed() != (c.why == "") || !strings.Contains(d.Reason, c.why) {
