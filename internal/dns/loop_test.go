@@ -21,18 +21,21 @@ import (
 // the next one is asked at once.
 func TestServerLoop(t *testing.T) {
 	var log lockedBuffer
-	var s *server
+	started := make(chan *server, 1)
 	var turns atomic.Int64
 	looping := newNameserver(t, func(_ string, q []byte) [][]byte {
 		turns.Add(1)
+		s := <-started
+		started <- s
 		return [][]byte{s.ask(t, "udp", q)}
 	})
 	good := newNameserver(t, records(1))
-	s = serve(t, &dialer{}, dns.Config{
+	s := serve(t, &dialer{}, dns.Config{
 		Stagger: time.Minute, Timeout: time.Minute, // that is not what ends it
 		MaxQueries: 64,
 		Logger:     slog.New(slog.NewTextHandler(&log, nil)),
 	}, looping, good)
+	started <- s
 	for i := range 3 {
 		asked := question(t, 9, "www"+name(i), dnsmessage.TypeA, 0)
 		if a := unpack(t, asked, s.ask(t, "udp", asked)); a.RCode != 0 || len(a.Answers) != 1 {
