@@ -164,7 +164,12 @@ func (st *stream) exchange(ctx context.Context, q *query) ([]byte, error) {
 	case msg := <-p.answer:
 		return msg, nil
 	case <-st.done:
-		return nil, st.err
+		select {
+		case msg := <-p.answer: // it came before the end of the stream
+			return msg, nil
+		default:
+			return nil, st.err
+		}
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
