@@ -38,6 +38,7 @@ type Echo struct {
 	sessionSet
 	listen ListenPing
 	router []netip.Addr
+	hosts  *echoLimit
 }
 
 // NewEcho returns an Echo that writes answers to l, waits for them in loop, and
@@ -46,7 +47,7 @@ func NewEcho(l Link, listen ListenPing, loop *epoll.Loop, flows *flow.Registry, 
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
 	}
-	e := &Echo{listen: listen, router: cfg.Router}
+	e := &Echo{listen: listen, router: cfg.Router, hosts: newEchoLimit()}
 	e.init(l, loop, flows, cfg.ErrorLimit, cfg.Logger)
 	e.inline = true
 	e.dial = e.open
@@ -72,6 +73,10 @@ func (e *Echo) open(ctx context.Context, s *session) (carrier, error) {
 func (e *Echo) HandlePacket(p *netstack.Packet) bool {
 	if !isEchoRequest(p) || !unicast(p.Src) || !unicast(p.Dst) || !icmpValid(p) {
 		e.counters.droppedInvalid.Add(1)
+		return true
+	}
+	if !e.hosts.allow(p.Src) {
+		e.counters.droppedLimit.Add(1)
 		return true
 	}
 	if p.TTL <= 1 {
