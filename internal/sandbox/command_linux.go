@@ -24,6 +24,9 @@ func (h *helper) start() (pid, status int, err error) {
 	if err := dropCapabilities(); err != nil {
 		return 0, StatusFailed, err
 	}
+	if err := filterSockets(); err != nil {
+		return 0, StatusFailed, explainInside(err, os.DirFS("/proc"))
+	}
 	if err := timerslack.Restore(); err != nil {
 		return 0, StatusFailed, os.NewSyscallError("prctl PR_SET_TIMERSLACK", err)
 	}

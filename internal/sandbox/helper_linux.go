@@ -116,6 +116,11 @@ func (h *helper) setUp(s setup) error {
 	if h.masks, err = newMasks(conf.rewritten(s.Nameserver)); err != nil {
 		return h.fail(StatusFailed, explainMount(err, proc))
 	}
+	if os.Geteuid() == 0 {
+		if err := protectSettings(); err != nil {
+			return h.fail(StatusFailed, explainMount(err, proc))
+		}
+	}
 	streams, packets := listenDNS(conf.loopback())
 	fds := append(append(tuns, streams...), packets...)
 	defer closeAll(fds)
