@@ -22,7 +22,7 @@ func newRelay(b *testing.B) (*relay.Relay, *flow.Registry) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := relay.New(loop)
+	r := relay.New(loop, relay.Config{})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = loop.Serve(context.Background()) })
 	b.Cleanup(func() {

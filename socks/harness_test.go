@@ -107,7 +107,7 @@ func startLimited(t testing.TB, address string, d socks.Dialer, cfg socks.Config
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{addr: ln.Addr().String(), flows: flow.NewRegistry(limits), relay: relay.New(loop)}
+	p := &proxy{addr: ln.Addr().String(), flows: flow.NewRegistry(limits), relay: relay.New(loop, relay.Config{})}
 	p.Server = socks.NewServer(d, p.relay, p.flows, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	loopCtx, loopCancel := context.WithCancel(context.Background())

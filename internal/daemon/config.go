@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"time"
@@ -31,6 +32,7 @@ type Config struct {
 	Via         []*url.URL // --via: upstreams, nearest first; none means direct
 	DialTimeout time.Duration
 	UDPTimeout  time.Duration
+	KeepAlive   net.KeepAliveConfig // --keepalive: of TCP connections, on both sides of a flow
 
 	SOCKS       []string     // --socks: host listeners, host:port
 	SOCKSStack  uint16       // --socks-stack: port on the stack address, 0 for none
@@ -87,6 +89,11 @@ type Publish struct {
 	Port   uint16
 }
 
+// defaultKeepAlive finds a peer that vanished in two and a half minutes.
+func defaultKeepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 9}
+}
+
 // Default is the configuration of `netstackd` without flags.
 func Default() Config {
 	return Config{
@@ -101,6 +108,7 @@ func Default() Config {
 		SOCKSEgress: EgressHost,
 		DialTimeout: 10 * time.Second,
 		UDPTimeout:  5 * time.Minute, // RFC 4787 REQ-5
+		KeepAlive:   defaultKeepAlive(),
 		Drain:       5 * time.Second,
 		LogLevel:    slog.LevelInfo,
 		LogFormat:   "text",

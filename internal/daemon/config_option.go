@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 )
 
@@ -105,6 +106,7 @@ func Options(cmd Command) []Option {
 		one("allow-open", "", "an open proxy beyond loopback is meant", both, parseBool, func(c *Config) *bool { return &c.AllowOpen }),
 		duration("udp-timeout", "idle UDP session (5m)", func(c *Config) *timeout { return (*timeout)(&c.UDPTimeout) }),
 		duration("dial-timeout", "one outbound dial (10s)", func(c *Config) *timeout { return (*timeout)(&c.DialTimeout) }),
+		one("keepalive", "SPEC", "IDLE[/INTERVAL/COUNT] of TCP, or off (15s/15s/9)", both, parseKeepAlive, func(c *Config) *net.KeepAliveConfig { return &c.KeepAlive }),
 		one("max-flows", "N", "flows at once, 0 = from the fd limit (0)", both, parseCount, func(c *Config) *int { return &c.MaxFlows }),
 		one("max-memory", "BYTES", "budget of the flows' buffers (a quarter of RAM)", both, parseBytes, func(c *Config) *int64 { return &c.MaxMemory }),
 		duration("drain", "how long flows may finish at shutdown (5s)", func(c *Config) *timeout { return (*timeout)(&c.Drain) }),

@@ -30,6 +30,40 @@ func parseDuration(s string) (timeout, error) {
 	return timeout(d), nil
 }
 
+// parseKeepAlive takes IDLE[/INTERVAL/COUNT], within what Linux allows. IDLE by
+// itself is INTERVAL as well.
+func parseKeepAlive(s string) (net.KeepAliveConfig, error) {
+	bad := fmt.Errorf("%q is no keep-alive; write 15s, 60s/15s/5 (idle, interval, count) or off", s)
+	if s == "off" {
+		return net.KeepAliveConfig{}, nil
+	}
+	k := defaultKeepAlive()
+	parts := strings.Split(s, "/")
+	if len(parts) == 1 {
+		parts = append(parts, parts[0], strconv.Itoa(k.Count))
+	}
+	if len(parts) != 3 {
+		return net.KeepAliveConfig{}, bad
+	}
+	var errs [3]error
+	k.Idle, errs[0] = time.ParseDuration(parts[0])
+	k.Interval, errs[1] = time.ParseDuration(parts[1])
+	k.Count, errs[2] = strconv.Atoi(parts[2])
+	if errors.Join(errs[:]...) != nil {
+		return net.KeepAliveConfig{}, bad
+	}
+	const most = 32767 * time.Second // MAX_TCP_KEEPIDLE in linux/tcp.h
+	for _, d := range []time.Duration{k.Idle, k.Interval} {
+		if d < time.Second || d > most || d%time.Second != 0 {
+			return net.KeepAliveConfig{}, fmt.Errorf("%s is no whole number of seconds from 1 to 32767; write 15s", d)
+		}
+	}
+	if k.Count < 1 || k.Count > 127 { // MAX_TCP_KEEPCNT
+		return net.KeepAliveConfig{}, fmt.Errorf("%d probes are out of range; use 1 to 127", k.Count)
+	}
+	return k, nil
+}
+
 func parseBool(s string) (bool, error) {
 	v, err := strconv.ParseBool(s)
 	if err != nil {

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,6 +109,10 @@ func TestUsageErrors(t *testing.T) {
 		{"--auth=secret", "USER:PASS"},
 		{"--udp-timeout=5", "30s"},
 		{"--udp-timeout=0s", "--udp-timeout"},
+		{"--keepalive=soon", "60s/15s/5"},
+		{"--keepalive=15s/15s", "60s/15s/5"},
+		{"--keepalive=100ms", "whole number of seconds"},
+		{"--keepalive=1s/1s/0", "1 to 127"},
 		{"--dial-timeout=-1s", "--dial-timeout"},
 		{"--drain=-1s", "--drain"},
 		{"--max-flows=many", "--max-flows"},
@@ -310,6 +315,20 @@ func TestNearest(t *testing.T) {
 	for word, want := range map[string]string{"rote": "route", "sock": "socks", "socks-stak": "socks-stack", "zzzz": ""} {
 		if got := daemon.Nearest(word, names); got != want {
 			t.Errorf("%s: got %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestKeepAlive(t *testing.T) {
+	for value, want := range map[string]net.KeepAliveConfig{
+		"30s":       {Enable: true, Idle: 30 * time.Second, Interval: 30 * time.Second, Count: 9},
+		"1m/15s/5":  {Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 5},
+		"off":       {},
+		"15s/15s/9": daemon.Default().KeepAlive,
+	} {
+		c := daemon.Default()
+		if err := c.Apply(settings(t, daemon.ForRun, "--keepalive="+value)); err != nil || c.KeepAlive != want {
+			t.Errorf("%s: %+v, %v; want %+v", value, c.KeepAlive, err, want)
 		}
 	}
 }

@@ -26,6 +26,7 @@ const farBuffer = 16 << 20
 // tcp is how the stack's TCP is tuned.
 func (c *Config) tcp() netstack.TCPConfig {
 	t := c.Tune.TCP
+	t.KeepAlive = c.KeepAlive
 	if c.SOCKSEgress == EgressStack {
 		t.ReceiveBuffer = cmp.Or(t.ReceiveBuffer, farBuffer)
 		t.SendBuffer = cmp.Or(t.SendBuffer, farBuffer)

@@ -45,6 +45,7 @@ type engine struct {
 	echo   *forward.Echo // nil with an upstream
 	dns    *forward.DNS  // what is sent to port 53, wherever
 
+	memory  *memory
 	reclaim reclaim
 	serving sync.WaitGroup
 	failed  chan error // the first failure of a goroutine
@@ -79,15 +80,18 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		runtime.GC() // pools empty over two collections; this is the first
 		debug.FreeOSMemory()
 	}
-	e.relay = relay.New(loop)
-	mem := &memory{budget: cfg.MaxMemory, most: cfg.tcp().LargestBuffer(), apply: stack.LimitBuffers}
+	e.memory = newMemory(cfg.MaxMemory, tcpMemory(), cfg.tcp().LargestBuffer(), func(b relay.Buffers) {
+		e.relay.SetBuffers(b)
+		stack.LimitBuffers(b.Stack)
+	})
+	e.relay = relay.New(loop, relay.Config{Waiting: e.memory.setWaiting})
 	e.flows = flow.NewRegistry(flow.Config{
-		MaxFlows:     min(cfg.MaxFlows, mem.maxFlows()),
+		MaxFlows:     min(cfg.MaxFlows, maxFlows(cfg.MaxMemory)),
 		MaxPerSource: maxPerClient,
 		Remote:       func(a netip.Addr) bool { return e.routes.Remote(a) },
 		Reclaim:      e.spare,
 		Changed: func(flows int) {
-			mem.changed(flows)
+			e.memory.setFlows(flows)
 			e.reclaim.changed(flows)
 		},
 	})
@@ -151,6 +155,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 	if err != nil {
 		return fmt.Errorf("stack: %w", err)
 	}
+	e.memory.update()
 	return nil
 }
 

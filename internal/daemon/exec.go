@@ -95,6 +95,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		DialTimeout: cfg.DialTimeout,
 		NoIPv6:      cfg.NoIPv6,
 		Permit:      e.routes.PermitAddr,
+		KeepAlive:   cfg.KeepAlive,
 	})
 	if err := out.Check(ctx); err != nil {
 		return 0, err

@@ -30,7 +30,7 @@ type frontend struct {
 // listen opens all listeners. On error, close gives back those it opened.
 func (f *frontend) listen() error {
 	for _, addr := range f.cfg.SOCKS {
-		ln, err := hostnet.ListenLocal(context.Background(), addr)
+		ln, err := hostnet.ListenLocal(context.Background(), addr, f.cfg.KeepAlive)
 		if err != nil {
 			return listenError(addr, err)
 		}

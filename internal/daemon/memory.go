@@ -3,43 +3,123 @@ package daemon
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
+
+	"netstackd/internal/relay"
 )
 
-// smallestBuffer is the least that a flow can move with. Its buffers are two in
-// the stack: what the application has sent and what it has yet to take. Those
-// in the kernel are the kernel's to limit.
-const smallestBuffer = 64 << 10
+const (
+	// smallestBuffer is the least that a flow can move with.
+	smallestBuffer = 32 << 10
+	// flowBuffers is how many a flow has: two in the stack, of what the
+	// application has sent and what it has yet to take, and as many in a socket.
+	flowBuffers = 4
+	// waitShare is how much of what is there for the buffers of directions that
+	// wait each of them may take, were they all to wait at once. Those which
+	// began to wait when they were fewer took more, and keep it: as their number
+	// doubles, each time a thirty-second is taken by as many as there were before.
+	waitShare = 16
+	// provenBuffer is for flows whose ends both make progress.
+	provenBuffer = 2 << 20
+	// kernelBuffer is what the kernel gives a socket at first (tcp_rmem).
+	kernelBuffer = 128 << 10
+	// ownTuning is when the kernel is left to size its sockets' buffers itself.
+	ownTuning = 8 << 20
+)
 
-// memory shares --max-memory among the flows: each may fill its two buffers,
-// so their size is the budget divided by how many flows there are. It halves
-// whenever the number of flows has doubled. At smallestBuffer it is the number
-// of flows that is limited.
+// memory shares --max-memory among the flows, by two numbers. All of them may
+// fill the stack's two buffers to the last byte, whatever their number. And
+// directions that wait for their reader, which hold the stack's buffer and the
+// kernel's full, may hold them for good: these are shared with more to spare.
+//
+// Sizes halve whenever one of the numbers has doubled, and grow back when it is
+// a quarter, so that one which hovers about a step costs nothing. At
+// smallestBuffer it is the number of flows that is limited.
 type memory struct {
-	budget int64
-	most   int             // the most that a buffer may be
-	apply  func(bytes int) // sets the size of one buffer
+	budget         int64
+	stack, sockets int64               // its two parts
+	most           int                 // the most that a buffer in the stack may be
+	apply          func(relay.Buffers) // must not block
 
-	mu   sync.Mutex
-	step int // buffers are sized for up to 1<<step flows
-	size int
+	flows, waiting step
+	mu             sync.Mutex // orders apply
+	now            relay.Buffers
 }
 
-// maxFlows is how many flows the budget is enough for.
-func (m *memory) maxFlows() int { return max(1, int(m.budget/(2*smallestBuffer))) }
+// newMemory divides the budget. The sockets' part is at most a quarter of what
+// all TCP on this host may take before the kernel saves memory, which slows
+// every connection down; 0 = not known. The other ends of our flows may be on
+// this host as well, and hold more.
+func newMemory(budget, tcpMemory int64, most int, apply func(relay.Buffers)) *memory {
+	sockets := budget / 2
+	if tcpMemory > 0 {
+		sockets = min(sockets, tcpMemory/4)
+	}
+	return &memory{budget: budget, stack: budget - sockets, sockets: sockets, most: most, apply: apply}
+}
 
-// changed follows the number of flows. Growing back waits until there are only
-// a quarter as many, so that a number that hovers about a step costs nothing.
-func (m *memory) changed(flows int) {
-	step := bits.Len(uint(flows))
+// maxFlows is how many flows a budget is enough for.
+func maxFlows(budget int64) int { return max(1, int(budget/(flowBuffers*smallestBuffer))) }
+
+// setFlows follows the number of flows.
+func (m *memory) setFlows(n int) {
+	if m.flows.follow(n) {
+		m.update()
+	}
+}
+
+// setWaiting follows the number of directions that wait.
+func (m *memory) setWaiting(n int) {
+	if m.waiting.follow(n) {
+		m.update()
+	}
+}
+
+// update applies the sizes if they are others than before. It is called once
+// when what they are applied to has started.
+func (m *memory) update() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if step <= m.step && step > m.step-2 {
-		return
+	flows, waiting := m.flows.load(), m.waiting.load()
+	stack := min(m.stack>>(flows+1), m.stack/waitShare>>waiting)
+	b := relay.Buffers{
+		Stack:  int(min(max(stack, smallestBuffer), int64(m.most))),
+		Socket: socketBuffer(m.sockets / waitShare >> waiting),
+		// A flow that waits for its turn fills its socket as well. Most are idle,
+		// so that each may have what the kernel gives it at first.
+		Fresh:     socketBuffer(max(m.sockets>>flows, min(kernelBuffer, m.budget/flowBuffers>>flows))),
+		Proven:    min(provenBuffer, m.most),
+		MaxProven: int(min(m.stack, m.sockets) / 8 / provenBuffer),
 	}
-	m.step = step
-	size := int(min(max(m.budget>>(step+1), smallestBuffer), int64(m.most)))
-	if size != m.size {
-		m.size = size
-		m.apply(size)
+	if b != m.now {
+		m.now = b
+		m.apply(b)
+	}
+}
+
+// socketBuffer is a share as relay.Buffers has it.
+func socketBuffer(share int64) int {
+	if share >= ownTuning {
+		return 0
+	}
+	return int(max(share, smallestBuffer))
+}
+
+// step follows a number in steps of powers of two.
+type step struct{ n atomic.Int32 }
+
+func (s *step) load() int { return int(s.n.Load()) }
+
+// follow reports whether the number has come to another step.
+func (s *step) follow(n int) bool {
+	to := int32(bits.Len(uint(n)))
+	for {
+		at := s.n.Load()
+		if to <= at && to > at-2 || to == at {
+			return false
+		}
+		if s.n.CompareAndSwap(at, to) {
+			return true
+		}
 	}
 }

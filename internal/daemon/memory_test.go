@@ -1,29 +1,79 @@
 package daemon
 
-import "testing"
+import (
+	"testing"
+
+	"netstackd/internal/relay"
+)
 
 func TestMemoryKeepsTheBudget(t *testing.T) {
-	var size, calls int
-	const most = 8 << 20
-	m := &memory{budget: 64 << 20, most: most, apply: func(n int) { size = n; calls++ }}
-	for n := 1; n <= m.maxFlows(); n++ {
-		m.changed(n)
-		if used := int64(n) * 2 * int64(size); used > m.budget {
-			t.Fatalf("%d flows of two buffers of %d bytes are %d, over %d", n, size, used, m.budget)
+	const budget, most = 64 << 20, 8 << 20
+	var b relay.Buffers
+	calls := 0
+	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to; calls++ })
+	m.update()
+	if b.Stack != budget/2/waitShare || b.Socket != budget/2/waitShare {
+		t.Errorf("at first %+v", b)
+	}
+	for n := 1; n <= maxFlows(budget); n++ {
+		m.setFlows(n)
+		if used := n * 2 * b.Stack; used > budget/2 {
+			t.Fatalf("%d flows of two buffers of %d bytes are %d, over half of %d", n, b.Stack, used, budget)
 		}
 	}
-	if size != smallestBuffer {
-		t.Errorf("at the limit buffers are %d bytes, want %d", size, smallestBuffer)
+	if b.Stack != smallestBuffer {
+		t.Errorf("at the limit of flows buffers are %d bytes, want %d", b.Stack, smallestBuffer)
 	}
 	for range 1000 { // hovering about a step
-		m.changed(255)
-		m.changed(256)
+		m.setFlows(255)
+		m.setFlows(256)
 	}
 	if calls > 20 {
 		t.Errorf("sizes were set %d times", calls)
 	}
-	m.changed(0)
-	if size != most {
-		t.Errorf("without flows buffers are %d bytes, want %d", size, most)
+	m.setFlows(0)
+	if b.Stack != budget/2/waitShare {
+		t.Errorf("without flows buffers are %d bytes", b.Stack)
+	}
+}
+
+// Each direction that begins to wait keeps what its buffers may hold by then.
+// All of them together keep to the budget.
+func TestMemoryOfThoseThatWait(t *testing.T) {
+	const budget, most = 64 << 20, 8 << 20
+	var b relay.Buffers
+	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to })
+	m.update()
+	held := 0
+	for n := 1; n <= maxFlows(budget); n++ {
+		m.setFlows(n)
+		held += b.Stack + b.Socket // has grown to it before it counts
+		m.setWaiting(n)
+	}
+	t.Logf("%d MiB held of %d", held>>20, budget>>20)
+	if held > budget {
+		t.Errorf("%d bytes held", held)
+	}
+	m.setWaiting(0)
+	m.setFlows(0)
+	if b.Socket != budget/2/waitShare {
+		t.Errorf("when none waits, sockets may hold %d", b.Socket)
+	}
+}
+
+// With memory to spare the kernel sizes its sockets' buffers itself, and the
+// stack's are as large as they get.
+func TestMemoryIsPlentiful(t *testing.T) {
+	const most = 8 << 20
+	var b relay.Buffers
+	m := newMemory(6<<30, 1<<30, most, func(to relay.Buffers) { b = to })
+	m.update()
+	m.setFlows(30)
+	m.setWaiting(1)
+	if b.Stack != most || b.Socket != 0 || b.Fresh != 0 {
+		t.Errorf("%+v", b)
+	}
+	if m.setWaiting(2000); b.Socket < smallestBuffer || b.Socket > 1<<28/2000 {
+		t.Errorf("2000 wait: %+v", b)
 	}
 }

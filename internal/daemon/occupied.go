@@ -21,7 +21,7 @@ func unoccupied(cfg Config, dev *tun.Device, err error) error {
 	}
 	errs = append(errs, netcfg.AddressesFree(link, cfg.Address))
 	for _, addr := range cfg.SOCKS {
-		ln, err := hostnet.ListenLocal(context.Background(), addr)
+		ln, err := hostnet.ListenLocal(context.Background(), addr, cfg.KeepAlive)
 		switch {
 		case err == nil:
 			ln.Close()

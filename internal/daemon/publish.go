@@ -35,7 +35,7 @@ func publish(e *engine, sb *sandbox.Sandbox, cfg Config) (*published, error) {
 		p.inside = append(p.inside, a.Addr())
 	}
 	for _, pub := range cfg.Exec.Publish {
-		ln, err := hostnet.ListenLocal(ctx, pub.Listen.String())
+		ln, err := hostnet.ListenLocal(ctx, pub.Listen.String(), cfg.KeepAlive)
 		if err != nil {
 			p.close()
 			return nil, fmt.Errorf("--publish %s: %w; choose another address or port", pub.Listen, err)

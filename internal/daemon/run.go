@@ -57,6 +57,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Interface:   cfg.Interface,
 		DialTimeout: cfg.DialTimeout,
 		NoIPv6:      cfg.NoIPv6,
+		KeepAlive:   cfg.KeepAlive,
 		Nameservers: host.Nameservers,
 		Permit:      e.routes.PermitAddr,
 	})

@@ -60,6 +60,7 @@ type Meta struct {
 	Dest    netip.AddrPort // the destination; only its port counts when Name is set
 	Name    string         // the destination's name, when that is what was asked for
 	User    string         // the authenticated user, if any
+	DSCP    uint8          // the application's, as in the IP header, where it sits above the two bits of ECN
 }
 
 // Destination returns host:port of the destination, by name where one was given.

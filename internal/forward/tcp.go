@@ -84,7 +84,7 @@ func (t *TCP) Stats() TCPStats {
 
 // Connect answers one request, on the request's own goroutine.
 func (t *TCP) Connect(r *netstack.Request) {
-	m := flow.Meta{Inbound: flow.Transparent, Network: "tcp", Source: r.Source(), Dest: r.Dest()}
+	m := flow.Meta{Inbound: flow.Transparent, Network: "tcp", Source: r.Source(), Dest: r.Dest(), DSCP: r.DSCP()}
 	if err := t.cfg.Routes.Permit(&m); err != nil {
 		t.denied.Add(1)
 		t.log(&m, err)

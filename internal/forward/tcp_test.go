@@ -53,7 +53,7 @@ func newTCPRig(t *testing.T, cfg forward.TCPConfig, limits flow.Config) *tcpRig 
 	served := make(chan error, 1)
 	go func() { served <- loop.Serve(ctx) }()
 	r := &tcpRig{flows: flow.NewRegistry(limits)}
-	rel := relay.New(loop)
+	rel := relay.New(loop, relay.Config{})
 	cfg.Relay, cfg.Flows = rel, r.flows
 	r.tcp = forward.NewTCP(cfg)
 	a, b := tuntest.Pair(tuntest.Config{}, tuntest.Config{})

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/flow"
 )
 
 // dialAddr connects to a literal address. Package net would do as well, with a
 // dozen more system calls, and a twentieth of what a short connection costs.
-func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) dialAddr(ctx context.Context, m *flow.Meta, network string, dst netip.AddrPort) (net.Conn, error) {
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > d.cfg.DialTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.cfg.DialTimeout)
@@ -23,7 +25,7 @@ func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPor
 	// A socket may get its own destination for its port, and is then connected
 	// to itself (simultaneous open, RFC 9293 3.5): that is nobody's wish.
 	for range 3 {
-		if c, err = d.connect(ctx, dst); err != nil || c.local != c.remote {
+		if c, err = d.connect(ctx, m, dst); err != nil || c.local != c.remote {
 			break
 		}
 		c.Close()
@@ -35,7 +37,7 @@ func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPor
 	return c, nil
 }
 
-func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, error) {
+func (d *Dialer) connect(ctx context.Context, m *flow.Meta, dst netip.AddrPort) (*TCPConn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -50,6 +52,9 @@ func (d *Dialer) connect(ctx context.Context, dst netip.AddrPort) (*TCPConn, err
 	if err := d.prepare(fd); err != nil {
 		unix.Close(fd)
 		return nil, err
+	}
+	if m != nil && m.DSCP != 0 {
+		setDSCP(fd, family, m.DSCP)
 	}
 	c := &TCPConn{fd: fd, remote: dst}
 	sa := sockaddr(dst)
@@ -125,22 +130,46 @@ func (d *Dialer) prepare(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	return keepAlive(fd)
+	return keepAlive(fd, d.cfg.KeepAlive)
 }
 
-func keepAlive(fd int) error {
+// setDSCP marks the connection's packets as the application marked its own. One
+// whose mark is refused is carried all the same.
+func setDSCP(fd, family int, dscp uint8) {
+	if family == unix.AF_INET {
+		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TOS, int(dscp))
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TCLASS, int(dscp))
+}
+
+// keepAlive has the kernel probe the peer of an idle connection (tcp(7)), which
+// counts in whole seconds.
+func keepAlive(fd int, k net.KeepAliveConfig) error {
+	if !k.Enable {
+		return nil
+	}
+	seconds := func(d time.Duration) int { return max(1, int(d.Round(time.Second)/time.Second)) }
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.Idle)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.Interval)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
 	} {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
+	// A peer that has yet to acknowledge something is not probed. The kernel
+	// gives it up after 15 retransmissions (net.ipv4.tcp_retries2): no more than
+	// the interval apart, where it can be told so.
+	longest := min(max(k.Interval, time.Second), 2*time.Minute)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, tcpRTOMaxMS, int(longest.Milliseconds()))
 	return nil
 }
+
+// tcpRTOMaxMS is TCP_RTO_MAX_MS of Linux 6.15 (linux/tcp.h).
+const tcpRTOMaxMS = 44
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {

@@ -62,7 +62,7 @@ func (d *Dialer) dialName(ctx context.Context, m *flow.Meta, network, host, serv
 		}
 		return nil, &net.OpError{Op: "dial", Net: network, Err: refused}
 	}
-	return d.race(ctx, network, alternate(permitted))
+	return d.race(ctx, m, network, alternate(permitted))
 }
 
 // alternate orders addresses so that their families take turns, the family of
@@ -91,9 +91,9 @@ func alternate(list []netip.AddrPort) []netip.AddrPort {
 // race connects to the first address that answers. The next attempt starts when
 // the one before has failed, or has taken attemptDelay. The losers are canceled.
 // The error joins those of all attempts.
-func (d *Dialer) race(ctx context.Context, network string, list []netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) race(ctx context.Context, m *flow.Meta, network string, list []netip.AddrPort) (net.Conn, error) {
 	if len(list) == 1 {
-		return d.dialOne(ctx, network, list[0])
+		return d.dialOne(ctx, m, network, list[0])
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -109,7 +109,7 @@ func (d *Dialer) race(ctx context.Context, network string, list []netip.AddrPort
 		next++
 		running++
 		go func() {
-			c, err := d.dialOne(ctx, network, list[i])
+			c, err := d.dialOne(ctx, m, network, list[i])
 			errs[i] = err // read after results has delivered it
 			results <- result{c, err}
 		}()
@@ -150,9 +150,9 @@ func (d *Dialer) race(ctx context.Context, network string, list []netip.AddrPort
 }
 
 // dialOne connects to one address.
-func (d *Dialer) dialOne(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) dialOne(ctx context.Context, m *flow.Meta, network string, dst netip.AddrPort) (net.Conn, error) {
 	if strings.HasPrefix(network, "tcp") && dst.Addr().Zone() == "" && !dst.Addr().IsUnspecified() {
-		return d.dialAddr(ctx, network, dst)
+		return d.dialAddr(ctx, m, network, dst)
 	}
 	return d.dialer.DialContext(ctx, network, dst.String())
 }

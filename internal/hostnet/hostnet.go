@@ -45,6 +45,8 @@ type Config struct {
 	// NoIPv6 refuses IPv6 destinations with ENETUNREACH and asks the
 	// resolver for IPv4 addresses only.
 	NoIPv6 bool
+	// KeepAlive is of every TCP connection, dialed or accepted.
+	KeepAlive net.KeepAliveConfig
 	// Nameservers, if set, answers lookups in place of those that
 	// /etc/resolv.conf names. It is called for each lookup, so that it may
 	// follow changes; an empty answer means /etc/resolv.conf.
@@ -55,15 +57,7 @@ type Config struct {
 	Permit func(m *flow.Meta, dst netip.AddrPort) error
 }
 
-const (
-	defaultDialTimeout = 10 * time.Second
-
-	// A proxied connection has a live peer on its other side that keeps it
-	// alive or not; ours only has to notice a destination that is gone.
-	keepAliveIdle     = 60 * time.Second
-	keepAliveInterval = 15 * time.Second
-	keepAliveCount    = 5
-)
+const defaultDialTimeout = 10 * time.Second
 
 // Dialer makes outbound sockets. Its methods may be called concurrently.
 type Dialer struct {
@@ -82,17 +76,13 @@ func New(cfg Config) *Dialer {
 	d := &Dialer{cfg: cfg}
 	d.resolver = &net.Resolver{PreferGo: true, Dial: d.dialNameserver}
 	d.dialer = net.Dialer{
-		Timeout:  cfg.DialTimeout,
-		Resolver: d.resolver,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable:   true,
-			Idle:     keepAliveIdle,
-			Interval: keepAliveInterval,
-			Count:    keepAliveCount,
-		},
-		Control: d.control,
+		Timeout:         cfg.DialTimeout,
+		Resolver:        d.resolver,
+		KeepAlive:       -1, // package net's own default
+		KeepAliveConfig: cfg.KeepAlive,
+		Control:         d.control,
 	}
-	d.listen = net.ListenConfig{Control: d.control, KeepAliveConfig: d.dialer.KeepAliveConfig}
+	d.listen = net.ListenConfig{Control: d.control, KeepAlive: -1, KeepAliveConfig: cfg.KeepAlive}
 	d.listen.SetMultipathTCP(false) // accepted connections must be ones that splice(2) takes
 	return d
 }
@@ -125,7 +115,7 @@ func (d *Dialer) DialContext(ctx context.Context, m *flow.Meta, network, address
 	var c net.Conn
 	var err error
 	if dst, ok := literal(network, address); ok {
-		c, err = d.dialAddr(ctx, network, dst)
+		c, err = d.dialAddr(ctx, m, network, dst)
 	} else if host, port, ok := splitName(network, address); ok {
 		c, err = d.dialName(ctx, m, network, host, port)
 	} else {

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+
+	"netstackd/internal/flow"
 )
 
 func (d *Dialer) control(_, _ string, _ syscall.RawConn) error {
@@ -18,11 +20,11 @@ func (d *Dialer) control(_, _ string, _ syscall.RawConn) error {
 	return nil
 }
 
-func (d *Dialer) dialAddr(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) dialAddr(ctx context.Context, _ *flow.Meta, network string, dst netip.AddrPort) (net.Conn, error) {
 	return d.dialer.DialContext(ctx, network, dst.String())
 }
 
-func keepAlive(int) error { return nil }
+func keepAlive(int, net.KeepAliveConfig) error { return nil }
 
 func enlargeBuffers(*net.UDPConn) error { return nil }
 

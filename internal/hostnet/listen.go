@@ -9,10 +9,12 @@ import (
 // ListenLocal serves applications on address, which may reach the host by any
 // interface. Connections inherit the listener's keep-alive, so that accepting
 // one takes no system calls for it.
-func ListenLocal(ctx context.Context, address string) (net.Listener, error) {
+func ListenLocal(ctx context.Context, address string, keep net.KeepAliveConfig) (net.Listener, error) {
 	l := net.ListenConfig{
 		KeepAlive: -1, // not by package net, for each connection
-		Control:   func(_, _ string, c syscall.RawConn) error { return control(c, keepAlive) },
+		Control: func(_, _ string, c syscall.RawConn) error {
+			return control(c, func(fd int) error { return keepAlive(fd, keep) })
+		},
 	}
 	l.SetMultipathTCP(false) // splice(2) takes no others
 	return l.Listen(ctx, "tcp", address)

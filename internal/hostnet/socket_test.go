@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"netstackd/internal/flow"
 	"netstackd/internal/hostnet"
 )
 
@@ -72,7 +73,7 @@ func TestIntegrationMark(t *testing.T) {
 		return
 	}
 	loopbackUp(t)
-	d := hostnet.New(hostnet.Config{Mark: 0x198, Interface: "lo"})
+	d := hostnet.New(hostnet.Config{KeepAlive: keepAlive, Mark: 0x198, Interface: "lo"})
 	if err := d.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -258,9 +259,78 @@ func TestIntegrationSelfConnect(t *testing.T) {
 	}
 }
 
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 3 * time.Second, Count: 2}
+
+// Every TCP connection has the keep-alive that was asked for, or none.
+func TestKeepAlive(t *testing.T) {
+	for _, want := range []net.KeepAliveConfig{keepAlive, {}} {
+		d := hostnet.New(hostnet.Config{NoIPv6: true, KeepAlive: want})
+		local, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0", want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer local.Close()
+		bind, err := d.Listen(t.Context(), meta, "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer bind.Close()
+		for _, l := range []net.Listener{local, bind} {
+			_, port, _ := net.SplitHostPort(l.Addr().String())
+			for _, host := range []string{"127.0.0.1", "localhost"} {
+				out, err := d.DialContext(t.Context(), meta, "tcp", net.JoinHostPort(host, port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer out.Close()
+				in, err := l.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer in.Close()
+				for _, c := range []net.Conn{in, out} {
+					got := net.KeepAliveConfig{Enable: sockopt(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 1}
+					if got.Enable {
+						got.Idle = time.Duration(sockopt(t, c, unix.SOL_TCP, unix.TCP_KEEPIDLE)) * time.Second
+						got.Interval = time.Duration(sockopt(t, c, unix.SOL_TCP, unix.TCP_KEEPINTVL)) * time.Second
+						got.Count = sockopt(t, c, unix.SOL_TCP, unix.TCP_KEEPCNT)
+					}
+					if got != want {
+						t.Errorf("%s, %v: %+v, want %+v", host, c.LocalAddr(), got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A connection has its flow's DSCP.
+func TestDSCP(t *testing.T) {
+	for _, c := range []struct {
+		listen        string
+		level, option int
+	}{{"127.0.0.1:0", unix.SOL_IP, unix.IP_TOS}, {"[::1]:0", unix.SOL_IPV6, unix.IPV6_TCLASS}} {
+		l, err := net.Listen("tcp", c.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for _, want := range []uint8{0, 46 << 2} {
+			out, err := hostnet.New(hostnet.Config{}).DialContext(t.Context(), &flow.Meta{DSCP: want}, "tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			if got := sockopt(t, out, c.level, c.option); got != int(want) {
+				t.Errorf("%s: %#x, want %#x", c.listen, got, want)
+			}
+		}
+	}
+}
+
 // The ends of a literal address and of a name's are the same to who uses them.
 func TestHalfCloseAndReset(t *testing.T) {
-	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0")
+	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0", keepAlive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +385,7 @@ func TestHalfCloseAndReset(t *testing.T) {
 // A connection that nobody has waited on gives its descriptor away, and is
 // over; another keeps it.
 func TestDetach(t *testing.T) {
-	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0")
+	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0", keepAlive)
 	if err != nil {
 		t.Fatal(err)
 	}

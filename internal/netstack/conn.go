@@ -27,7 +27,7 @@ type Conn struct {
 	closed  atomic.Bool
 	finSent atomic.Bool
 
-	sendMu sync.Mutex // keeps the send buffer from shrinking during a ReceiveFrom
+	receiveCut bool // SetBuffers has set the receive buffer's size
 
 	errMu sync.Mutex
 	err   error // the first fatal error; gVisor forgets it once it was read
@@ -176,7 +176,6 @@ func (c *Conn) opError(op string, err error) error {
 func (c *Conn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
 		c.ep.Close()
-		c.s.forget(c)
 		c.wq.Notify(waiter.ReadableEvents | waiter.WritableEvents)
 	}
 	return nil
@@ -193,7 +192,6 @@ func (c *Conn) Reset() {
 	if c.closed.CompareAndSwap(false, true) {
 		c.ep.Abort()
 		c.ep.Close()
-		c.s.forget(c)
 		c.wq.Notify(waiter.ReadableEvents | waiter.WritableEvents)
 	}
 }

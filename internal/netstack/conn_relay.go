@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"fmt"
 	"io"
 	"syscall"
 
@@ -75,11 +76,16 @@ func (c *Conn) Peek(bufs [][]byte) ([][]byte, int, error) {
 	return bufs, 0, c.readError(terr)
 }
 
-// Discard takes n bytes that Peek has shown out of the receive queue.
-func (c *Conn) Discard(n int) {
+// Discard takes n bytes that Peek has shown out of the receive queue. After an
+// error the connection can't go on: its next bytes would be the wrong ones.
+func (c *Conn) Discard(n int) error {
 	c.relay.drop = dropper(n)
 	c.ep.Read(&c.relay.drop, tcpip.ReadOptions{})
+	if left := int(c.relay.drop); left > 0 {
+		return fmt.Errorf("netstack: %d of %d bytes that were shown are not in the receive queue", left, n)
+	}
 	c.ep.ModerateRecvBuf(n)
+	return nil
 }
 
 func (c *Conn) readError(terr tcpip.Error) error {
@@ -97,21 +103,28 @@ func (c *Conn) readError(terr tcpip.Error) error {
 
 // ReceiveFrom moves up to max bytes, which the caller knows to be there, from
 // a non-blocking socket into the send queue, straight into the memory that the
-// stack sends from. It returns EAGAIN when the send queue is full, and any
-// other error when the connection, or the socket's read, broke.
+// stack sends from. It returns EAGAIN when the send queue is full and nothing
+// was taken from the socket. After any other error the flow can't go on: the
+// connection or the socket broke, or bytes were taken that are not queued.
 func (c *Conn) ReceiveFrom(fd, max int) (int, error) {
 	r := &c.relay.recv
 	r.fd, r.left, r.err = fd, max, nil
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
 	n, terr := c.ep.Write(r, tcpip.WriteOptions{})
+	taken := max - r.left
 	switch {
+	case r.err == syscall.EAGAIN: // which would be taken for a full queue
+		return int(n), fmt.Errorf("netstack: the socket holds %d of the %d bytes that it was known to", taken, max)
 	case r.err != nil:
 		return int(n), r.err
-	case terr == nil:
-		return int(n), nil
+	case int(n) == taken && terr == nil:
+		return taken, nil
+	case taken == 0:
+		return 0, c.writeError(terr)
 	}
-	return 0, c.writeError(terr)
+	if err := c.fatal(); err != nil { // broke in the meantime
+		return int(n), err
+	}
+	return int(n), fmt.Errorf("netstack: %d of %d bytes from the socket were queued", n, taken)
 }
 
 // TryWrite queues as much of b as there is room for; EAGAIN when none.

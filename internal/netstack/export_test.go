@@ -35,3 +35,9 @@ func toErr(err tcpip.Error) error {
 	}
 	return Errno(err)
 }
+
+// SendBuffer returns the size of a connection's send buffer, as gVisor has it.
+func (c *Conn) SendBuffer() int { return int(c.ep.SocketOptions().GetSendBufferSize()) }
+
+// KeepsAlive reports whether a connection's idle peer is probed.
+func (c *Conn) KeepsAlive() bool { return c.ep.SocketOptions().GetKeepAlive() }

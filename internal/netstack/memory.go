@@ -5,53 +5,51 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// LimitBuffers makes bytes the most that each of a connection's two buffers
-// grows to. Connections whose buffers have grown beyond it are cut back: the
-// window that the application sees shrinks as what is queued drains. What the
-// stack's TCPConfig says is never exceeded. Call it after Start.
+// LimitBuffers makes bytes the most that each of the two buffers of connections
+// to come grows to, within the stack's TCPConfig. Connections that are open
+// follow Conn.SetBuffers. Call it after Start.
 func (s *Stack) LimitBuffers(bytes int) {
+	s.bufferLimit.Store(int64(bytes))
 	s.setBuffers(min(bytes, s.cfg.TCP.ReceiveBuffer), min(bytes, s.cfg.TCP.SendBuffer))
-	limit := int64(bytes)
-	if s.bufferLimit.Swap(limit) <= limit {
-		return
-	}
-	s.connMu.Lock()
-	conns := make([]*Conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
-	s.connMu.Unlock()
-	for _, c := range conns {
-		c.limitBuffers(limit)
-	}
-}
-
-func (c *Conn) limitBuffers(limit int64) {
-	o := c.ep.SocketOptions()
-	if o.GetReceiveBufferSize() > limit {
-		o.SetReceiveBufferSize(limit, true)
-	}
-	// What a ReceiveFrom under way has taken from its socket must find room.
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	if o.GetSendBufferSize() > limit {
-		o.SetSendBufferSize(limit, true)
-	}
 }
 
 // newConn makes an endpoint a Conn, within today's limits.
 func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c := &Conn{s: s, ep: ep, wq: wq}
-	s.connMu.Lock()
-	s.conns[c] = struct{}{}
-	s.connMu.Unlock()
-	c.limitBuffers(s.bufferLimit.Load())
+	limit := int(s.bufferLimit.Load())
+	c.setSendBuffer(int64(min(limit, s.cfg.TCP.SendBuffer)))
+	c.SetBuffers(limit)
+	c.setKeepAlive(s.cfg.TCP.KeepAlive)
 	return c
 }
 
-// forget takes a closed connection out of the stack's list.
-func (s *Stack) forget(c *Conn) {
-	s.connMu.Lock()
-	delete(s.conns, c)
-	s.connMu.Unlock()
+// SetBuffers makes bytes the most that each of the connection's two buffers
+// holds, within the stack's TCPConfig. What is queued beyond it stays; the
+// window that the application sees shrinks as it drains. It may not run during
+// ReceiveFrom, which relies on the room that it found.
+func (c *Conn) SetBuffers(bytes int) {
+	o := c.ep.SocketOptions()
+	if send := int64(min(bytes, c.s.cfg.TCP.SendBuffer)); o.GetSendBufferSize() != send {
+		c.setSendBuffer(send)
+	}
+	// Below the limit gVisor tunes the receive buffer, until its size is set.
+	receive := int64(min(bytes, c.s.cfg.TCP.ReceiveBuffer))
+	if size := o.GetReceiveBufferSize(); size > receive || c.receiveCut && size != receive {
+		c.receiveCut = true
+		o.SetReceiveBufferSize(receive, true)
+	}
+}
+
+// setSendBuffer turns gVisor's auto-tuning of the send buffer off, with its
+// first call: that shrinks a buffer at any time, and an endpoint.Write that has
+// read its payload drops what no longer fits.
+func (c *Conn) setSendBuffer(size int64) {
+	o := c.ep.SocketOptions()
+	o.SetSendBufferSize(size, true)
+	// An ACK that is processed at the same time sets the size that it found
+	// before. It holds the endpoint's lock, for which the call above waits in the
+	// end: what is right by then stays so.
+	for o.GetSendBufferSize() != size {
+		o.SetSendBufferSize(size, true)
+	}
 }

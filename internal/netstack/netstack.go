@@ -89,9 +89,7 @@ type Stack struct {
 
 	closing atomic.Bool
 
-	bufferLimit atomic.Int64
-	connMu      sync.Mutex
-	conns       map[*Conn]struct{}
+	bufferLimit atomic.Int64 // of connections to come
 }
 
 // New returns a stack over dev, which it owns from then on. Nothing runs
@@ -102,12 +100,10 @@ func New(dev link.Device) (*Stack, error) { return NewTuned(dev, link.Config{}) 
 // stack's own.
 func NewTuned(dev link.Device, cfg link.Config) (*Stack, error) {
 	s := &Stack{
-		syns:  make(map[stack.TransportEndpointID][]byte),
-		conns: make(map[*Conn]struct{}),
-
+		syns:   make(map[stack.TransportEndpointID][]byte),
 		errors: NewErrorLimit(),
 	}
-	s.bufferLimit.Store(math.MaxInt64)
+	s.bufferLimit.Store(math.MaxInt)
 	s.packets.New = func() any { return new(Packet) }
 	cfg.Flush = s.flush
 	ep, err := link.New(dev, cfg)

@@ -83,6 +83,19 @@ func (r *Request) Source() netip.AddrPort { return idSource(r.id) }
 // Dest returns what the application wants to connect to.
 func (r *Request) Dest() netip.AddrPort { return idDest(r.id) }
 
+// DSCP returns the differentiated services field of the application's SYN, with
+// the bits of ECN cleared: those are of the path, not of the flow (RFC 3168).
+func (r *Request) DSCP() uint8 {
+	const ecn = 3
+	switch {
+	case len(r.quote) < 2:
+		return 0
+	case r.Source().Addr().Is4():
+		return r.quote[1] &^ ecn
+	}
+	return (r.quote[0]<<4 | r.quote[1]>>4) &^ ecn
+}
+
 // Accept completes the handshake with the application and waits for its end,
 // or that of ctx, whose cause it then returns. A SYN with a false source never
 // gets an ACK, so ctx should have a deadline.

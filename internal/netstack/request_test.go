@@ -167,3 +167,29 @@ func TestClosedPorts(t *testing.T) {
 		silence(t, dev)
 	}
 }
+
+func TestRequestDSCP(t *testing.T) {
+	const expedited, ect = 46 << 2, 1 // RFC 3246, RFC 3168
+	for _, to := range []netip.Addr{foreignV4, foreignV6} {
+		requests := make(chan *netstack.Request, 1)
+		dev, _ := alone(t, tuntest.Config{}, netstack.Config{Connect: func(r *netstack.Request) { requests <- r }})
+		from := appV4.Addr()
+		if to.Is6() {
+			from = appV6.Addr()
+		}
+		syn := tcp(netip.AddrPortFrom(from, 5555), netip.AddrPortFrom(to, 80), flagSYN, 1, 0, nil)
+		if to.Is4() {
+			syn[1] = expedited | ect
+			be.PutUint16(syn[10:], 0)
+			be.PutUint16(syn[10:], sum(syn[:20]))
+		} else {
+			be.PutUint16(syn, 6<<12|(expedited|ect)<<4)
+		}
+		inject(t, dev, syn)
+		r := recv(t, requests)
+		if got := r.DSCP(); got != expedited {
+			t.Errorf("%s: %#x, want %#x", to, got, expedited)
+		}
+		r.Refuse()
+	}
+}

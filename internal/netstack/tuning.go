@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"net"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -21,6 +22,9 @@ type TCPConfig struct {
 	// grow to, in bytes; 0 = 8 MiB and 2 MiB. What the peer may have under way
 	// is half of the former.
 	ReceiveBuffer, SendBuffer int
+	// KeepAlive finds peers that vanished: by probes while a connection is idle,
+	// and in as much time by retransmissions while it has something to send.
+	KeepAlive net.KeepAliveConfig
 }
 
 const (
@@ -69,6 +73,11 @@ func (s *Stack) tune(c TCPConfig) error {
 	} {
 		if err := s.gs.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("netstack: tcp option %T: %w", o, Errno(err))
+		}
+	}
+	if c.KeepAlive.Enable {
+		if err := s.boundRetries(c.KeepAlive); err != nil {
+			return err
 		}
 	}
 	s.setBuffers(c.ReceiveBuffer, c.SendBuffer)

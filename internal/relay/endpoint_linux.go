@@ -38,6 +38,8 @@ func (e *endpointEnd) tryWrite(b []byte) (int, error) { return e.ep.TryWrite(b) 
 
 func (e *endpointEnd) closeWrite() error { return e.ep.CloseWrite() }
 
+func (e *endpointEnd) setBuffers(b Buffers) { e.ep.SetBuffers(b.Stack) }
+
 func (e *endpointEnd) settled() bool { return e.ep.Settled() }
 
 func (e *endpointEnd) close() {
@@ -62,6 +64,7 @@ func pumpOut(src *endpointEnd, dst *socketEnd, s *scratch, count func(int64)) er
 		if err != nil {
 			return err
 		}
+		bufs, n = dst.fit(bufs, n)
 		w, err := s.writev(dst.fd, bufs)
 		if err == unix.EAGAIN {
 			dst.writable = false
@@ -70,7 +73,9 @@ func pumpOut(src *endpointEnd, dst *socketEnd, s *scratch, count func(int64)) er
 		if err != nil {
 			return err
 		}
-		src.ep.Discard(w)
+		if err := src.ep.Discard(w); err != nil {
+			return err
+		}
 		count(int64(w))
 		if w < n {
 			dst.writable = false

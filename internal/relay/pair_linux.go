@@ -92,6 +92,8 @@ type end interface {
 	// tryWrite writes what fits of b, or returns EAGAIN.
 	tryWrite(b []byte) (int, error)
 	closeWrite() error
+	// setBuffers limits what the end queues.
+	setBuffers(b Buffers)
 	// settled reports whether nothing would be lost by closing an end that both
 	// sides have half-closed.
 	settled() bool
@@ -107,6 +109,7 @@ type half struct {
 	pipe     *pipe  // socket to socket, while bytes are in it
 	bulk     bool   // socket to socket: there was more than a small move last time
 	done     bool   // FIN was passed on
+	waiting  bool   // dst has no room
 }
 
 // delivered reports whether all that goes to dst is the kernel's to deliver. A
@@ -122,6 +125,11 @@ type pair struct {
 	f        *flow.Flow
 	task     epoll.Task
 	up, down half
+	buffers  *Buffers // adopted last
+	moved    int64    // bytes, in both directions
+	after    int64    // how many have to have moved for the flow to be proven
+	proven   bool     // see Buffers
+	place    bool     // one of MaxProven is taken
 	killed   atomic.Bool
 	watched  bool // both ends are, from the first run on
 }
@@ -193,11 +201,23 @@ func (p *pair) run() {
 	}
 	in.collect()
 	out.collect()
+	if p.r.memory.buffers.Load() != p.buffers {
+		p.resize()
+	}
 	s := p.r.scratch.Get().(*scratch)
 	moved := int64(0)
 	upErr := p.pump(&p.up, s, func(n int64) { moved += n; p.f.AddUp(n) })
 	downErr := p.pump(&p.down, s, func(n int64) { moved += n; p.f.AddDown(n) })
 	p.r.scratch.Put(s)
+	p.moved += moved
+	changed := p.noteWait(&p.up)
+	changed = p.noteWait(&p.down) || changed
+	if !p.proven && p.moved >= p.after {
+		p.proven, changed = true, true
+	}
+	if changed {
+		p.resize()
+	}
 	p.task.SetHeavy(moved > smallMove)
 	if moved > bulkMove {
 		in.becomeBulk()
@@ -220,6 +240,52 @@ func (p *pair) run() {
 		p.end(true)
 	case upErr == errBudget || downErr == errBudget:
 		p.task.Schedule()
+	}
+}
+
+// noteWait has the relay know whether a direction waits, and reports whether
+// that has changed.
+func (p *pair) noteWait(h *half) bool {
+	waiting := !h.dst.sig().writable
+	if waiting == h.waiting {
+		return false
+	}
+	h.waiting = waiting
+	if waiting {
+		p.r.wait(1)
+	} else {
+		p.r.wait(-1)
+	}
+	return true
+}
+
+// resize has both ends keep to the limits of today. It is called when these or
+// what the flow may take of them change.
+func (p *pair) resize() {
+	p.buffers = p.r.memory.buffers.Load()
+	b := *p.buffers
+	p.after = max(p.after, b.provenAfter()) // buffers that were larger may be full
+	waiting := p.up.waiting || p.down.waiting
+	if !waiting {
+		p.leave()
+	} else if p.proven && !p.place {
+		p.place = p.r.memory.takePlace(b.MaxProven)
+	}
+	switch {
+	case !p.proven:
+		b = b.fresh()
+	case !waiting || p.place:
+		b = b.proven()
+	}
+	p.up.src.setBuffers(b)
+	p.up.dst.setBuffers(b)
+}
+
+// leave gives its place back.
+func (p *pair) leave() {
+	if p.place {
+		p.place = false
+		p.r.memory.places.Add(-1)
 	}
 }
 
@@ -284,7 +350,11 @@ func (h *half) pumpPrefix(count func(int64)) error {
 // killed and the end has got all that it was to get.
 func (p *pair) end(reset bool) {
 	p.task.Stop()
+	p.leave()
 	for _, h := range []*half{&p.up, &p.down} {
+		if h.waiting {
+			p.r.wait(-1)
+		}
 		if h.pipe != nil {
 			h.pipe.close()
 			h.pipe = nil

@@ -49,12 +49,15 @@ type Endpoint interface {
 	// nothing more.
 	Peek(bufs [][]byte) ([][]byte, int, error)
 	// Discard takes n bytes that Peek has shown.
-	Discard(n int)
+	Discard(n int) error
 	// ReceiveFrom moves up to max bytes that a socket is known to hold into the
-	// send queue. EAGAIN: the queue is full.
+	// send queue. EAGAIN: the queue is full, and nothing was taken from the
+	// socket.
 	ReceiveFrom(fd, max int) (int, error)
 	// TryWrite queues as much of b as fits. EAGAIN: nothing does.
 	TryWrite(b []byte) (int, error)
+	// SetBuffers makes bytes the most that the connection queues each way.
+	SetBuffers(bytes int)
 	// CloseWrite sends FIN after what is queued.
 	CloseWrite() error
 	// Reset ends the connection with RST.
@@ -91,9 +94,17 @@ type Stats struct {
 	Open      int64 // of all these, flows under way
 }
 
+// Config of a Relay. The zero value works.
+type Config struct {
+	// Waiting is called after the number of directions that wait for their
+	// reader changed, from a worker of the loop. It must not block.
+	Waiting func(directions int)
+}
+
 // Relay joins pairs of connections. Use New.
 type Relay struct {
 	zeroCopy // x_linux.go, x_other.go
+	memory
 
 	loop    *epoll.Loop
 	buffers sync.Pool // *[copyBuffer]byte
@@ -104,8 +115,9 @@ type Relay struct {
 
 // New returns a Relay whose flows are moved by the loop's workers. The caller
 // serves the loop, and closes it after Wait.
-func New(loop *epoll.Loop) *Relay {
+func New(loop *epoll.Loop, cfg Config) *Relay {
 	r := &Relay{loop: loop}
+	r.memory.init(cfg.Waiting)
 	r.buffers.New = func() any { return new([copyBuffer]byte) }
 	r.zeroCopy.init()
 	return r

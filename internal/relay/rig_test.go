@@ -54,13 +54,15 @@ type rig struct {
 	listener *net.TCPListener
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigWith(t, relay.Config{}) }
+
+func newRigWith(t testing.TB, cfg relay.Config) *rig {
 	t.Helper()
 	loop, err := epoll.New(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, relay: relay.New(loop), flows: flow.NewRegistry(flow.Config{}), requests: make(chan *netstack.Request, 1)}
+	r := &rig{t: t, relay: relay.New(loop, cfg), flows: flow.NewRegistry(flow.Config{}), requests: make(chan *netstack.Request, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- loop.Serve(ctx) }()

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"io"
+	"math"
 	"net"
 	"unsafe"
 
@@ -17,6 +18,9 @@ type socketEnd struct {
 	fd   int      // open until close or reset
 	loop *epoll.Loop
 	w    *epoll.Watch
+
+	sized bool // setBuffers was called
+	most  int  // what it has set, or 0
 
 	bulk   bool   // see becomeBulk
 	armed  uint32 // what a bulk end's watch is armed for
@@ -155,6 +159,58 @@ func (e *socketEnd) peekEnd() error {
 		return err
 	}
 	return io.EOF
+}
+
+// setBuffers sets what the kernel lets the socket queue, and ends its own tuning
+// with that until there is no limit any more: a receive buffer grows as it is
+// read, and has grown by the time that its reader stands still. An error leaves
+// the socket as it is: it carries the flow all the same.
+func (e *socketEnd) setBuffers(b Buffers) {
+	first := !e.sized
+	e.sized = true
+	if b.Socket == e.most {
+		return
+	}
+	e.most = b.Socket
+	if b.Socket == 0 {
+		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0) // Linux 5.14
+		_ = unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, math.MaxInt32/2)
+		return
+	}
+	setBuffer(e.fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, b.Socket)
+	// What the peer was offered room for may be under way, and would be dropped
+	// by a smaller buffer. Then only what it is offered from now on is less.
+	receive := b.Socket
+	if size, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && !first {
+		receive = max(receive, size)
+	}
+	setBuffer(e.fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, receive)
+	_ = unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, b.Socket/2) // with what the kernel counts besides
+}
+
+// setBuffer sets a socket's buffer to a size, as the kernel counts it.
+func setBuffer(fd, option, force, bytes int) {
+	bytes /= 2                                                        // which the kernel doubles (socket(7))
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bytes) != nil { // privileged: beyond net.core.rmem_max
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, bytes)
+	}
+}
+
+// fit cuts slices of n bytes down to what the socket may queue, if that is
+// less: the kernel fills a segment of 64 KB that it has begun.
+func (e *socketEnd) fit(bufs [][]byte, n int) ([][]byte, int) {
+	if e.most == 0 || n <= e.most {
+		return bufs, n
+	}
+	left := e.most
+	for i, b := range bufs {
+		if len(b) >= left {
+			bufs[i] = b[:left]
+			return bufs[:i+1], e.most
+		}
+		left -= len(b)
+	}
+	return bufs, n
 }
 
 // settled is always so: the kernel delivers what it has, with us or without.

@@ -7,12 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// pipeSize is asked for; without privilege the kernel may grant less.
-	pipeSize = 1 << 20
-	// sparePipes bounds how many pipes are kept for the next flow.
-	sparePipes = 16
-)
+// sparePipes bounds how many pipes are kept for the next flow.
+const sparePipes = 16
 
 // pipe is where spliced bytes are between two sockets.
 type pipe struct {
@@ -172,7 +168,7 @@ func receive(fd int, b []byte) (int, error) {
 func (h *half) fill(r *Relay, src *socketEnd) error {
 	n, err := 0, error(unix.EAGAIN)
 	if src.readable {
-		n, err = splice(src.fd, h.pipe.w, pipeSize)
+		n, err = splice(src.fd, h.pipe.w, r.memory.pipe())
 	}
 	if n > 0 {
 		h.pipe.n = n

@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"math"
+	"sync/atomic"
+)
+
+// pipeSize is asked for; without privilege the kernel may grant less.
+const pipeSize = 1 << 20
+
+// Buffers are the most that a flow's ends queue, in bytes. A flow is proven when
+// it has moved more than all buffers on its way take in: both its ends make
+// progress. A reader that stands still from the start never gets there.
+type Buffers struct {
+	// Stack is for each of the two buffers of an end in the stack.
+	Stack int
+	// Socket is for each of the two of a kernel's socket, as the kernel counts
+	// them; 0 = the kernel's own limits.
+	Socket int
+	// Fresh is Socket for flows that are not proven, where it is less.
+	Fresh int
+	// Proven is for all buffers of proven flows, where it is more. Of these,
+	// MaxProven may wait with that much; 0 = none.
+	Proven, MaxProven int
+}
+
+// provenMove is what a flow has moved, besides what its buffers hold, when it
+// is proven: more than applications take in without reading.
+const provenMove = 1 << 20
+
+// provenAfter is how many bytes a flow has moved when it is proven.
+func (b *Buffers) provenAfter() int64 {
+	return provenMove + int64(b.Stack) + int64(max(b.Socket, b.Fresh))
+}
+
+// fresh is b for flows that are not proven.
+func (b Buffers) fresh() Buffers {
+	if b.Fresh > 0 && (b.Socket == 0 || b.Fresh < b.Socket) {
+		b.Socket = b.Fresh
+	}
+	return b
+}
+
+// proven is b for those that are.
+func (b Buffers) proven() Buffers {
+	b.Stack = max(b.Stack, b.Proven)
+	if b.Socket > 0 {
+		b.Socket = max(b.Socket, b.Proven)
+	}
+	return b
+}
+
+// memory is what the relay knows of its flows' memory. A direction that waits
+// holds its destination's send buffer and its source's receive buffer full, for
+// as long as its reader likes. Any other holds what has come since it ran last.
+// How large these buffers may be is for the owner of the relay to say. Each pair adopts that
+// when its task runs next: a pair that does not run does not grow either.
+type memory struct {
+	buffers atomic.Pointer[Buffers]
+	waiting atomic.Int64 // directions
+	places  atomic.Int64 // of those of MaxProven that are taken
+	changed func(int)
+}
+
+func (m *memory) init(changed func(int)) {
+	m.buffers.Store(&Buffers{Stack: math.MaxInt32})
+	m.changed = changed
+}
+
+// SetBuffers limits the buffers of flows from now on.
+func (m *memory) SetBuffers(b Buffers) { m.buffers.Store(&b) }
+
+// takePlace takes one of MaxProven places.
+func (m *memory) takePlace(most int) bool {
+	if m.places.Add(1) <= int64(most) {
+		return true
+	}
+	m.places.Add(-1)
+	return false
+}
+
+// pipe is the most that one pipe holds.
+func (m *memory) pipe() int {
+	if n := m.buffers.Load().Socket; n > 0 && n < pipeSize {
+		return n
+	}
+	return pipeSize
+}
+
+// wait counts directions that begin to wait, or with less than 0, end to.
+func (m *memory) wait(n int64) {
+	w := m.waiting.Add(n)
+	if m.changed != nil {
+		m.changed(int(w))
+	}
+}
