@@ -22,6 +22,7 @@ race:
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) vet ./...
+	GOOS=linux GOARCH=s390x $(GO) vet ./... # a big-endian machine
 	$(STATICCHECK) ./...
 	for os in darwin windows freebsd; do GOOS=$$os $(GO) build ./... || exit 1; done
 

@@ -39,7 +39,8 @@ import (
 )
 
 // Device is what the endpoint needs of a TUN. Buffers hold IP packets; the
-// virtio header travels beside them, in the kernel's own layout and byte order.
+// virtio header travels beside them: struct virtio_net_hdr, little-endian on every
+// host (TUNSETVNETLE).
 type Device interface {
 	// Queues returns how many queues there are, at least 1.
 	Queues() int

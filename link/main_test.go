@@ -124,7 +124,7 @@ var (
 func vnet(flags, gso uint8, hdrLen, gsoSize, start, offset uint16) (h [link.VNetHdrLen]byte) {
 	h[0], h[1] = flags, gso
 	for i, v := range []uint16{hdrLen, gsoSize, start, offset} {
-		binary.NativeEndian.PutUint16(h[2+2*i:], v)
+		binary.LittleEndian.PutUint16(h[2+2*i:], v)
 	}
 	return h
 }

@@ -38,18 +38,18 @@ type Offload struct {
 	CsumOffset uint16 // where in that part the checksum is
 }
 
-// encode writes o as a struct virtio_net_hdr in the host's byte order
-// (VIRTIO_F_VERSION_1 is not negotiated on a TUN).
+// encode writes o as a struct virtio_net_hdr, little-endian as the device keeps
+// it on every host (see Device).
 func (o *Offload) encode(h *[VNetHdrLen]byte) {
 	h[0] = 0
 	if o.NeedsCsum {
 		h[0] = flagNeedsCsum
 	}
 	h[1] = o.GSOType
-	binary.NativeEndian.PutUint16(h[2:], o.HdrLen)
-	binary.NativeEndian.PutUint16(h[4:], o.GSOSize)
-	binary.NativeEndian.PutUint16(h[6:], o.CsumStart)
-	binary.NativeEndian.PutUint16(h[8:], o.CsumOffset)
+	binary.LittleEndian.PutUint16(h[2:], o.HdrLen)
+	binary.LittleEndian.PutUint16(h[4:], o.GSOSize)
+	binary.LittleEndian.PutUint16(h[6:], o.CsumStart)
+	binary.LittleEndian.PutUint16(h[8:], o.CsumOffset)
 }
 
 // decode reads the header of an ingress packet of n bytes and reports whether
@@ -59,10 +59,10 @@ func (o *Offload) decode(h *[VNetHdrLen]byte, n int) bool {
 		GSOType:    h[1] &^ gsoECN,
 		NeedsCsum:  h[0]&flagNeedsCsum != 0,
 		DataValid:  h[0]&flagDataValid != 0,
-		HdrLen:     binary.NativeEndian.Uint16(h[2:]),
-		GSOSize:    binary.NativeEndian.Uint16(h[4:]),
-		CsumStart:  binary.NativeEndian.Uint16(h[6:]),
-		CsumOffset: binary.NativeEndian.Uint16(h[8:]),
+		HdrLen:     binary.LittleEndian.Uint16(h[2:]),
+		GSOSize:    binary.LittleEndian.Uint16(h[4:]),
+		CsumStart:  binary.LittleEndian.Uint16(h[6:]),
+		CsumOffset: binary.LittleEndian.Uint16(h[8:]),
 	}
 	switch o.GSOType {
 	case GSONone:

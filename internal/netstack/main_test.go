@@ -142,8 +142,8 @@ func answer(t testing.TB, dev *tuntest.Device) []byte {
 		t.Fatal(err)
 	}
 	if p.Hdr[0] == 1 { // the checksum is left to do
-		start := int(binary.NativeEndian.Uint16(p.Hdr[6:]))
-		at := start + int(binary.NativeEndian.Uint16(p.Hdr[8:]))
+		start := int(binary.LittleEndian.Uint16(p.Hdr[6:]))
+		at := start + int(binary.LittleEndian.Uint16(p.Hdr[8:]))
 		c := sum(p.Data[start:])
 		p.Data[at], p.Data[at+1] = byte(c>>8), byte(c)
 	}
