@@ -221,6 +221,20 @@ func TestIntegrationExecPcapFull(t *testing.T) {
 	}
 }
 
+// One file may serve run and exec; exec says which keys it passes over.
+func TestIntegrationExecConfigKeys(t *testing.T) {
+	n := testnet.New(t)
+	file := filepath.Join(t.TempDir(), "netstackd.yaml")
+	if err := os.WriteFile(file, []byte("route: [default]\nmtu: 1400\nexclude: 10.0.0.0/8\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, n.A.Command(t.Context(), program.Path(t), "exec", "--config", file, "--", "echo", "ran"))
+	r.oneLine(t, 0, "level=WARN", "no effect in exec", "keys=route,exclude")
+	if r.stdout != "ran\n" {
+		t.Errorf("the command printed %q", r.stdout)
+	}
+}
+
 // startUpstream runs a SOCKS server on B until the test ends, and returns its
 // address.
 func startUpstream(t *testing.T, n *testnet.Network, args ...string) (address string) {

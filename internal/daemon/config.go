@@ -51,6 +51,8 @@ type Config struct {
 	Exec ExecConfig // what only `exec` takes
 	Tune Tune       // --tune
 
+	PassedOver []string // keys of the --config file that only other commands take
+
 	// Reload asks for AuthFile to be read again, once per value received.
 	// It is the one field that is no flag: SIGHUP feeds it. nil is fine.
 	Reload <-chan struct{}
@@ -82,7 +84,7 @@ func (c Credential) String() string { return c.User + ":***" }
 // UIDRange is an inclusive range of user ids.
 type UIDRange struct{ First, Last uint32 }
 
-// Publish is one `--publish [ADDR:]PORT:PORT`: connections to Listen on the
+// Publish is one `--publish [ADDR:][PORT:]PORT`: connections to Listen on the
 // host reach the command's own port.
 type Publish struct {
 	Listen netip.AddrPort

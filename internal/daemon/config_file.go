@@ -15,7 +15,7 @@ import (
 // ReadFile reads the settings of a YAML file for cmd: its keys are the flags'
 // names, its values what the flags take, lists for the repeatable ones. A key
 // that no command knows is an error; one that only another command takes is
-// passed over, so that one file can serve them all.
+// noted in Config.PassedOver, so that one file can serve them all.
 func ReadFile(path string, cmd Command) ([]Setting, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -69,9 +69,19 @@ func parseYAML(text []byte, cmd Command) ([]Setting, error) {
 		}
 		if o.Commands&cmd != 0 {
 			settings = append(settings, values...)
+		} else {
+			settings = append(settings, passOver(o))
 		}
 	}
 	return settings, nil
+}
+
+// passOver notes a key that the command doesn't take.
+func passOver(o Option) Setting {
+	return Setting{Option: Option{Name: o.Name, set: func(c *Config, _ string) error {
+		c.PassedOver = append(c.PassedOver, o.Name)
+		return nil
+	}}}
 }
 
 // scalars takes a key's value apart. The text is passed on as it was written,

@@ -69,15 +69,15 @@ func (c *Config) Apply(settings []Setting) error {
 // Options is the table, in the order of the manual, for one command.
 func Options(cmd Command) []Option {
 	const both = ForRun | ForExec
-	listens, speaks, rereads := "127.0.0.1:1080", "info", "; SIGHUP rereads it"
+	listens, speaks, rereads, queues := "127.0.0.1:1080", "info", "; SIGHUP rereads it", "one per core"
 	if cmd == ForExec {
-		listens, speaks, rereads = "off", "warn", "" // SIGHUP is the command's
+		listens, speaks, rereads, queues = "off", "warn", "", "one" // SIGHUP is the command's
 	}
 	all := []Option{
 		one("tun", "NAME", "interface name (netstackd0)", ForRun, parseInterface, func(c *Config) *string { return &c.TUN }),
 		one("tun-fd", "N", "adopt an open TUN fd", ForRun, parseCount, func(c *Config) *int { return &c.TUNFd }),
 		one("mtu", "N", "MTU of the TUN (chosen by measurement)", both, parseCount, func(c *Config) *int { return &c.MTU }),
-		one("queues", "N", "TUN queues, 0 = one per core (0)", both, parseQueues, func(c *Config) *int { return &c.Queues }),
+		one("queues", "N", "TUN queues, 0 = "+queues+" (0)", both, parseQueues, func(c *Config) *int { return &c.Queues }),
 		list("address", "PREFIX", "host address (198.18.0.1/30, fd19:8::1/126)", both, parseAddress, func(c *Config) *[]netip.Prefix { return &c.Address }),
 		{
 			Name: "route", Meta: "CIDR", Help: "send it into the TUN; default = everything", Repeat: true, Commands: ForRun,
@@ -112,7 +112,7 @@ func Options(cmd Command) []Option {
 		duration("drain", "how long flows may finish at shutdown (5s)", func(c *Config) *timeout { return (*timeout)(&c.Drain) }),
 		list("allow", "CIDR", "only this may go out", ForExec, parsePrefix, func(c *Config) *[]netip.Prefix { return &c.Exec.Allow }),
 		one("block-lan", "", "this host and its networks, private ones are refused", ForExec, parseBool, func(c *Config) *bool { return &c.Exec.BlockLAN }),
-		list("publish", "PORTS", "[ADDR:]PORT:PORT of the host to the command", ForExec, parsePublish, func(c *Config) *[]Publish { return &c.Exec.Publish }),
+		list("publish", "PORTS", "[ADDR:][PORT:]PORT of the host to the command", ForExec, parsePublish, func(c *Config) *[]Publish { return &c.Exec.Publish }),
 		one("pcap", "FILE", "write the command's packets to FILE", ForExec, parseFile, func(c *Config) *string { return &c.Exec.Pcap }),
 		one("log-level", "LEVEL", "debug, info, warn or error ("+speaks+")", both, parseLevel, func(c *Config) *slog.Level { return &c.LogLevel }),
 		one("log-format", "FORMAT", "text or json (text)", both, parseFormat, func(c *Config) *string { return &c.LogFormat }),

@@ -280,14 +280,17 @@ func parseListen(s string) (string, error) {
 	return s, nil
 }
 
+// parsePublish takes one port for both sides, or two.
 func parsePublish(s string) (Publish, error) {
-	bad := fmt.Errorf("%q is not [ADDR:]PORT:PORT; write 8080:80, 0.0.0.0:8080:80 or [::]:8080:80", s)
-	cut := strings.LastIndexByte(s, ':')
-	if cut < 0 {
-		return Publish{}, bad
+	bad := fmt.Errorf("%q is not [ADDR:][PORT:]PORT; write 8000, 8080:80, 0.0.0.0:8080:80 or [::]:8080:80", s)
+	listen, inner := s, s // one port alone
+	if cut := strings.LastIndexByte(s, ':'); cut >= 0 {
+		listen, inner = s[:cut], s[cut+1:]
 	}
-	listen, inner := s[:cut], s[cut+1:]
-	if !strings.Contains(listen, ":") {
+	switch _, err := netip.ParseAddr(strings.Trim(listen, "[]")); {
+	case err == nil && strings.HasPrefix(listen, "[") == strings.Contains(listen, ":"): // ADDR:PORT
+		listen += ":" + inner
+	case !strings.Contains(listen, ":"):
 		listen = "127.0.0.1:" + listen
 	}
 	ap, err := netip.ParseAddrPort(listen)

@@ -163,7 +163,11 @@ func TestTune(t *testing.T) {
 func TestExecUsageErrors(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"--allow=x", "--allow"},
-		{"--publish=80", "8080:80"},
+		{"--publish=80a", "8080:80"},
+		{"--publish=:80", "--publish"},
+		{"--publish=0", "--publish"},
+		{"--publish=::1:80", "--publish"},
+		{"--publish=80/udp", "--publish"},
 		{"--publish=8080:0", "--publish"},
 		{"--publish=host:8080:80", "--publish"},
 		{"--pcap=", "--pcap"},
@@ -189,11 +193,23 @@ func wantUsage(t *testing.T, err error, args, want string) {
 
 func TestPublish(t *testing.T) {
 	c := daemon.DefaultExec()
-	if err := c.Apply(settings(t, daemon.ForExec, "--publish=8080:80", "--publish=0.0.0.0:53:5353", "--publish=[::]:9:9")); err != nil {
+	if err := c.Apply(settings(t, daemon.ForExec, "--publish=8080:80", "--publish=0.0.0.0:53:5353", "--publish=[::]:9:9",
+		"--publish=8000", "--publish=0.0.0.0:8001", "--publish=[::1]:8002")); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(c.Exec.Publish), "[{127.0.0.1:8080 80} {0.0.0.0:53 5353} {[::]:9 9}]"; got != want {
+	if got, want := fmt.Sprint(c.Exec.Publish), "[{127.0.0.1:8080 80} {0.0.0.0:53 5353} {[::]:9 9} {127.0.0.1:8000 8000} {0.0.0.0:8001 8001} {[::1]:8002 8002}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// The manual of exec names its own default.
+func TestExecQueuesHelp(t *testing.T) {
+	for cmd, want := range map[daemon.Command]string{daemon.ForRun: "one per core", daemon.ForExec: "0 = one ("} {
+		for _, o := range daemon.Options(cmd) {
+			if o.Name == "queues" && !strings.Contains(o.Help, want) {
+				t.Errorf("%q lacks %q", o.Help, want)
+			}
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
@@ -21,6 +22,9 @@ import (
 func Exec(ctx context.Context, cfg Config, command []string) (status int, err error) {
 	log, lines := newLogger(os.Stderr, cfg)
 	defer lines.Close()
+	if len(cfg.PassedOver) > 0 {
+		log.Warn("--config: these keys have no effect in exec, which captures all that its command sends", "keys", strings.Join(cfg.PassedOver, ","))
+	}
 	if err := limits(&cfg); err != nil {
 		return sandbox.StatusFailed, err
 	}
