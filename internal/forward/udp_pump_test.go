@@ -183,10 +183,10 @@ func (p *pump) down(s *pumpSocket) {
 	for i := range int(n) {
 		b, size := p.packets[i], int(p.msgs[i].n)
 		clear(b[:pumpHdr])
-		b[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
-		binary.LittleEndian.PutUint16(b[2:], pumpHdr-10)
-		binary.LittleEndian.PutUint16(b[6:], header.IPv4MinimumSize)
-		binary.LittleEndian.PutUint16(b[8:], 6)
+		b[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM; a TUN that is not told otherwise has the host's byte order
+		binary.NativeEndian.PutUint16(b[2:], pumpHdr-10)
+		binary.NativeEndian.PutUint16(b[6:], header.IPv4MinimumSize)
+		binary.NativeEndian.PutUint16(b[8:], 6)
 		ip := header.IPv4(b[10:])
 		ip[0], ip[8], ip[9] = 0x45, 64, uint8(header.UDPProtocolNumber)
 		ip.SetTotalLength(uint16(pumpHdr - 10 + size))
