@@ -235,6 +235,21 @@ func TestIntegrationExecConfigKeys(t *testing.T) {
 	}
 }
 
+// The command inherits what it would without netstackd: SIGPIPE has its default
+// effect, no signal is blocked or ignored, and no descriptor of ours is open.
+func TestIntegrationExecInheritsNothing(t *testing.T) {
+	testnet.RequireTool(t, "bash")
+	n := testnet.New(t)
+	const script = `yes | head -n 1 >/dev/null; echo ${PIPESTATUS[0]}
+		grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2
+		for fd in /proc/$$/fd/*; do echo ${fd##*/}; done`
+	without := run(t, n.A.Command(t.Context(), "bash", "-c", script))
+	r := run(t, n.A.Command(t.Context(), program.Path(t), "exec", "--", "bash", "-c", script))
+	if r.status != 0 || r.stdout != without.stdout || !strings.HasPrefix(r.stdout, "141\n0000000000000000\n0000000000000000\n") {
+		t.Errorf("status %d, stdout %q, without netstackd %q: %s", r.status, r.stdout, without.stdout, r.stderr)
+	}
+}
+
 // startUpstream runs a SOCKS server on B until the test ends, and returns its
 // address.
 func startUpstream(t *testing.T, n *testnet.Network, args ...string) (address string) {
