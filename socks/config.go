@@ -71,7 +71,12 @@ type Config struct {
 	// Handshakes under way at once, of one client and in all. At the limit the
 	// oldest gives way. Dials and flows are bounded by the flow registry.
 	MaxHandshakes          int // 0 = 16384
-	MaxHandshakesPerClient int // 0 = 8192
+	MaxHandshakesPerClient int // 0 = a quarter of MaxHandshakes
+
+	// HTTP connections that wait for another request, of one client and in all.
+	// At the limit the oldest is closed.
+	MaxIdle          int // 0 = 4096
+	MaxIdlePerClient int // 0 = a quarter of MaxIdle
 
 	// KeepAlive of accepted connections; zero leaves what the listener sets,
 	// which for the net package's is on, after 15s.
@@ -98,7 +103,9 @@ func (c Config) withDefaults() Config {
 	c.BindTimeout = cmp.Or(c.BindTimeout, 3*time.Minute)
 	c.UDPTimeout = cmp.Or(c.UDPTimeout, 5*time.Minute)
 	c.MaxHandshakes = cmp.Or(c.MaxHandshakes, 16384)
-	c.MaxHandshakesPerClient = cmp.Or(c.MaxHandshakesPerClient, 8192)
+	c.MaxHandshakesPerClient = cmp.Or(c.MaxHandshakesPerClient, (c.MaxHandshakes+3)/4)
+	c.MaxIdle = cmp.Or(c.MaxIdle, 4096)
+	c.MaxIdlePerClient = cmp.Or(c.MaxIdlePerClient, (c.MaxIdle+3)/4)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -21,24 +21,31 @@ import (
 
 // Bounds of an HTTP client's requests.
 const (
-	maxHTTPHeader   = 64 << 10
+	maxHTTPHeader   = 16 << 10
 	httpIdleTimeout = 2 * time.Minute // between two requests
 )
 
 // web serves the connections that speak HTTP: the parsing, and with it every
 // question of framing, is net/http's. It is itself the http.Server's listener.
+//
+// A connection holds a place among the handshakes until its first request is
+// in and authenticated, and one among the idle connections while it waits for
+// a further one. A request in progress counts as the flow that it makes.
 type web struct {
 	svc   *service
 	http  *http.Server
 	conns chan net.Conn
 	done  chan struct{} // closed when no more connections are taken
 	once  sync.Once
-	open  sync.WaitGroup // connections that net/http has
-	ended atomic.Bool    // the time to finish is over
+	ended atomic.Bool // the time to finish is over
+
+	open sync.WaitGroup // connections that net/http has
+	mu   sync.Mutex
+	all  map[*webConn]struct{} // the same
 }
 
 func newWeb(svc *service) *web {
-	w := &web{svc: svc, conns: make(chan net.Conn), done: make(chan struct{})}
+	w := &web{svc: svc, conns: make(chan net.Conn), done: make(chan struct{}), all: make(map[*webConn]struct{})}
 	w.http = &http.Server{
 		Handler:                      w,
 		ReadHeaderTimeout:            svc.cfg.HandshakeTimeout,
@@ -46,14 +53,12 @@ func newWeb(svc *service) *web {
 		MaxHeaderBytes:               maxHTTPHeader,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(io.Discard, "", 0),
+		// What a request has begun ends with the time for it, even after a hijack.
+		BaseContext: func(net.Listener) context.Context { return svc.drain.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, webConnKey{}, c)
 		},
-		ConnState: func(c net.Conn, state http.ConnState) {
-			if state == http.StateClosed {
-				c.(*webConn).release()
-			}
-		},
+		ConnState: func(c net.Conn, state http.ConnState) { c.(*webConn).changed(state) },
 	}
 	return w
 }
@@ -65,11 +70,24 @@ func (w *web) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { w.http.Serve(w) })
 	<-ctx.Done()
+	w.Close()
+	w.closeWaiting()
 	w.http.Shutdown(w.svc.drain.ctx)
 	w.ended.Store(true)
 	w.http.Close()
 	wg.Wait()
 	w.open.Wait()
+}
+
+// closeWaiting ends the connections that have no request in progress.
+func (w *web) closeWaiting() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.all {
+		if c.waiting.Load() {
+			c.Conn.Close()
+		}
+	}
 }
 
 // Accept gives net/http the next connection, for net.Listener.
@@ -98,8 +116,14 @@ func (w *web) take(c *client) {
 	own.kind, own.in = flow.HTTPProxy, nil
 	wc := &webConn{Conn: c.conn, prefix: c.in.rest(), client: &own, web: w, place: c.place}
 	c.place = nil
-	wc.place.OnEvict(func() { wc.Conn.Close() })
+	wc.waiting.Store(true)
 	w.open.Add(1)
+	w.mu.Lock()
+	w.all[wc] = struct{}{}
+	w.mu.Unlock()
+	if !wc.place.OnEvict(wc.evict) {
+		wc.evict()
+	}
 	select {
 	case w.conns <- wc:
 	case <-w.done:
@@ -114,10 +138,32 @@ type webConn struct {
 	prefix  []byte
 	client  *client
 	web     *web
-	place   *admission.Place // among the handshakes, until the first request is in
+	waiting atomic.Bool // for a request
 	once    sync.Once
-	forward *forwarder // of plain requests; made by the first
+
+	// These belong to net/http's goroutine of the connection.
+	place    *admission.Place // among the handshakes or the idle ones, while waiting
+	hijacked bool
+	forward  *forwarder // of plain requests; made by the first
 }
+
+// changed follows the connection's state in net/http.
+func (c *webConn) changed(state http.ConnState) {
+	switch state {
+	case http.StateActive: // a request is in, or something else
+		c.waiting.Store(false)
+	case http.StateIdle:
+		c.waiting.Store(true)
+		c.place, _ = c.web.svc.idle.Enter(c.client.src.Addr(), c.evict)
+	case http.StateHijacked:
+		c.hijacked = true
+	case http.StateClosed:
+		c.release()
+	}
+}
+
+// evict ends a connection that waits for a request.
+func (c *webConn) evict() { c.Conn.Close() }
 
 func (c *webConn) Read(b []byte) (int, error) {
 	if len(c.prefix) > 0 {
@@ -136,13 +182,17 @@ func (c *webConn) release() {
 		if c.forward != nil {
 			c.forward.close()
 		}
+		c.web.mu.Lock()
+		delete(c.web.all, c)
+		c.web.mu.Unlock()
 		c.web.open.Done()
 	})
 }
 
-// Close lets the last answer arrive, where net/http would sleep for that.
+// Close lets the last answer arrive, where net/http would sleep for that. A
+// client that is idle has its answers.
 func (c *webConn) Close() error {
-	if c.web.ended.Load() {
+	if c.waiting.Load() || c.web.ended.Load() {
 		c.Conn.Close()
 	} else {
 		closeAfterReply(c.Conn)
@@ -153,17 +203,24 @@ func (c *webConn) Close() error {
 // ServeHTTP serves one request.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	wc := r.Context().Value(webConnKey{}).(*webConn)
-	wc.place.Leave()
+	defer func() {
+		if wc.hijacked { // net/http has nothing more to do with it
+			wc.release()
+		}
+	}()
 	if w.svc.cfg.Auth != nil {
 		user, ok := w.authenticate(r)
 		if !ok {
 			w.svc.stats.badAuth.Add(1)
+			// Kept open, it would cost a client nothing to hold and to guess on.
+			rw.Header().Set("Connection", "close")
 			rw.Header().Set("Proxy-Authenticate", `Basic realm="netstackd", charset="UTF-8"`)
 			http.Error(rw, "proxy authentication required", http.StatusProxyAuthRequired)
 			return
 		}
 		wc.client.user = user
 	}
+	wc.place.Leave()
 	if r.Method == http.MethodConnect {
 		w.connect(wc, rw, r)
 		return
@@ -215,7 +272,6 @@ func (w *web) connect(wc *webConn, rw http.ResponseWriter, r *http.Request) {
 	c.in = newReader(c.conn)
 	defer func() { c.in.free() }()
 	c.answer = answerHTTP
-	defer wc.release() // Serve must wait for this goroutine
 	c.connect(ctx, dst)
 }
 

@@ -25,7 +25,8 @@ type Server struct {
 	flows      *flow.Registry
 	cfg        Config
 	handshakes *admission.Limiter
-	relays     sync.Map // netip.AddrPort of the sockets that associations' clients send to
+	relays     sync.Map           // netip.AddrPort of the sockets that associations' clients send to
+	idle       *admission.Limiter // HTTP connections between two requests
 	stats      counters
 }
 
@@ -43,6 +44,7 @@ func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Se
 			PerSource: cfg.MaxHandshakesPerClient,
 			Patience:  patience,
 		}),
+		idle: admission.New(admission.Config{Total: cfg.MaxIdle, PerSource: cfg.MaxIdlePerClient}),
 	}
 }
 
@@ -90,6 +92,8 @@ type Stats struct {
 
 	Handshakes        int   // under way now
 	HandshakesEvicted int64 // gave way, or were refused, at the limit
+	Idle              int   // HTTP connections between two requests now
+	IdleEvicted       int64 // gave way at the limit
 }
 
 // Stats returns the server's counters.
@@ -112,7 +116,16 @@ func (s *Server) Stats() Stats {
 	}
 	handshakes := s.handshakes.Stats()
 	st.Handshakes, st.HandshakesEvicted = handshakes.Held, handshakes.Evicted+handshakes.Refused
+	idle := s.idle.Stats()
+	st.Idle, st.IdleEvicted = idle.Held, idle.Evicted
 	return st
+}
+
+// Spare ends a connection that carries nothing, so that its descriptor may be
+// used for one that does, and reports whether there was one: an idle HTTP
+// client's, or one that has taken long over its handshake.
+func (s *Server) Spare() bool {
+	return s.idle.EvictOldest(0) || s.handshakes.EvictOldest(patience)
 }
 
 // Serve accepts from ln, which it closes, until ctx ends; it then returns nil.
@@ -149,7 +162,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		// Out of descriptors or memory: make room and wait for more of it. What
 		// waits in the kernel's backlog is not lost.
-		s.handshakes.EvictOldest(0)
+		_ = s.Spare() || s.handshakes.EvictOldest(0)
 		pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 		s.cfg.Log.Warn("accept", slog.String("proto", "socks"), slog.Any("err", err), slog.Duration("pause", pause))
 		select {
