@@ -71,12 +71,12 @@ type Config struct {
 	// Handshakes under way at once, of one client and in all. At the limit the
 	// oldest gives way. Dials and flows are bounded by the flow registry.
 	MaxHandshakes          int // 0 = 16384
-	MaxHandshakesPerClient int // 0 = a quarter of MaxHandshakes
+	MaxHandshakesPerClient int // 0 = a quarter of MaxHandshakes, but no fewer than 64
 
 	// HTTP connections that wait for another request, of one client and in all.
 	// At the limit the oldest is closed.
 	MaxIdle          int // 0 = 4096
-	MaxIdlePerClient int // 0 = a quarter of MaxIdle
+	MaxIdlePerClient int // 0 = a quarter of MaxIdle, but no fewer than 64
 
 	// KeepAlive of accepted connections; zero leaves what the listener sets,
 	// which for the net package's is on, after 15s.
@@ -103,14 +103,17 @@ func (c Config) withDefaults() Config {
 	c.BindTimeout = cmp.Or(c.BindTimeout, 3*time.Minute)
 	c.UDPTimeout = cmp.Or(c.UDPTimeout, 5*time.Minute)
 	c.MaxHandshakes = cmp.Or(c.MaxHandshakes, 16384)
-	c.MaxHandshakesPerClient = cmp.Or(c.MaxHandshakesPerClient, (c.MaxHandshakes+3)/4)
+	c.MaxHandshakesPerClient = cmp.Or(c.MaxHandshakesPerClient, share(c.MaxHandshakes))
 	c.MaxIdle = cmp.Or(c.MaxIdle, 4096)
-	c.MaxIdlePerClient = cmp.Or(c.MaxIdlePerClient, (c.MaxIdle+3)/4)
+	c.MaxIdlePerClient = cmp.Or(c.MaxIdlePerClient, share(c.MaxIdle))
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
 }
+
+// share is how many of n places one client may have.
+func share(n int) int { return max(n/4, min(n, 64)) }
 
 func listenHostUDP(local netip.Addr) (net.PacketConn, error) {
 	network := "udp4"

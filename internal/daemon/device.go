@@ -50,7 +50,8 @@ func openTUN(cfg Config) (*tun.Device, error) {
 	return dev, nil
 }
 
-// spareFDs are for listeners, queues, pipes and dials under way.
+// spareFDs are for listeners, queues, pipes and clients without a flow. Where
+// descriptors are few, a quarter of them is.
 const spareFDs = 256
 
 // maxPerClient is how many flows one SOCKS client address may have open.
@@ -67,7 +68,7 @@ func limits(cfg *Config) error {
 		// A flow takes one descriptor, or two when it came by SOCKS on the host.
 		// Running out of them ends idle sessions for datagrams, and where there
 		// are none refuses the flow that wanted one, and no other.
-		cfg.MaxFlows = max(16, int(n)-spareFDs)
+		cfg.MaxFlows = max(16, int(n-min(spareFDs, n/4)))
 	}
 	if cfg.MaxMemory == 0 {
 		total, err := totalMemory()

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,11 +46,13 @@ type engine struct {
 	echo   *forward.Echo // nil with an upstream
 	dns    *forward.DNS  // what is sent to port 53, wherever
 
-	memory  *memory
-	reclaim reclaim
-	serving sync.WaitGroup
-	failed  chan error // the first failure of a goroutine
-	cancel  []context.CancelFunc
+	memory      *memory
+	maxFlows    int
+	spareClient atomic.Pointer[func() bool] // ends a SOCKS or HTTP client without a flow
+	reclaim     reclaim
+	serving     sync.WaitGroup
+	failed      chan error // the first failure of a goroutine
+	cancel      []context.CancelFunc
 }
 
 // carriage is how an engine's flows are carried on.
@@ -85,11 +88,12 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		stack.LimitBuffers(b.Stack)
 	})
 	e.relay = relay.New(loop, relay.Config{Waiting: e.memory.setWaiting})
+	e.maxFlows = min(cfg.MaxFlows, maxFlows(cfg.MaxMemory))
 	e.flows = flow.NewRegistry(flow.Config{
-		MaxFlows:     min(cfg.MaxFlows, maxFlows(cfg.MaxMemory)),
+		MaxFlows:     e.maxFlows,
 		MaxPerSource: maxPerClient,
 		Remote:       func(a netip.Addr) bool { return e.routes.Remote(a) },
-		Reclaim:      e.spare,
+		Reclaim:      e.spareSession,
 		Changed: func(flows int) {
 			e.memory.setFlows(flows)
 			e.reclaim.changed(flows)
@@ -98,10 +102,19 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 	return e, nil
 }
 
-// spare ends the datagram session that has been quiet for longest: they outlive
-// their use by minutes, which no connection should be refused for.
-func (e *engine) spare() bool {
+// spareSession ends the datagram session that has been quiet for longest: they
+// outlive their use by minutes, which no connection should be refused for.
+func (e *engine) spareSession() bool {
 	return e.udp != nil && e.udp.Reclaim() || e.echo != nil && e.echo.Reclaim()
+}
+
+// spareDescriptor ends what can be spared for the descriptor that it has: first
+// what is no flow yet.
+func (e *engine) spareDescriptor() bool {
+	if spare := e.spareClient.Load(); spare != nil && (*spare)() {
+		return true
+	}
+	return e.flows.Spare()
 }
 
 // start runs the data path.

@@ -77,7 +77,10 @@ func (f *frontend) start() {
 		DialTimeout:  f.cfg.DialTimeout,
 		UDPTimeout:   f.cfg.UDPTimeout,
 		DrainTimeout: f.cfg.Drain,
-		Log:          e.log,
+		// Clients without a flow have a share of what the flows have.
+		MaxHandshakes: min(16384, max(64, e.maxFlows/2)),
+		MaxIdle:       min(4096, max(64, e.maxFlows/4)),
+		Log:           e.log,
 	}
 	if f.carriage.host != nil {
 		base.Resolver = f.carriage.host
@@ -89,16 +92,21 @@ func (f *frontend) start() {
 		// The host routes what comes out of the TUN, and the host looks up names.
 		d, hostCfg.Resolver = e.stack, f.names
 	}
-	host := socks.NewServer(d, e.relay, e.flows, hostCfg)
-	e.routes.SetListeners(addrPorts(f.host), host.Relays)
-	f.serve(ctx, host, f.host)
+	onHost := socks.NewServer(d, e.relay, e.flows, hostCfg)
+	e.routes.SetListeners(addrPorts(f.host), onHost.Relays)
 
 	stackCfg := base
 	stackCfg.Inbound = flow.SOCKSStack
 	stackCfg.ListenUDP = func(local netip.Addr) (net.PacketConn, error) {
 		return e.stack.ListenUDP(netip.AddrPortFrom(local, 0))
 	}
-	f.serve(ctx, socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg), f.stack)
+	onStack := socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg)
+
+	// Connections of the stack have no descriptor.
+	spare := onHost.Spare
+	e.spareClient.Store(&spare)
+	f.serve(ctx, onHost, f.host)
+	f.serve(ctx, onStack, f.stack)
 
 	if f.cfg.Reload != nil {
 		f.serving.Go(func() { f.reload(ctx) })

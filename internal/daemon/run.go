@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"time"
 
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
@@ -98,12 +99,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		err = fmt.Errorf("the interface %s was deleted while netstackd ran: start netstackd again: %w", dev.Name(), err)
 	}
 	// No new flow from here on; those under way finish, or are cut.
+	end := time.Now().Add(cfg.Drain) // for clients and flows together
 	front.close()
 	if rerr := host.Release(); err == nil {
 		err = rerr
 	}
 	if err == nil {
-		e.drain(cfg.Drain)
+		e.drain(time.Until(end))
 	}
 	return err
 }
@@ -117,7 +119,7 @@ func (e *engine) carry(cfg Config, out *hostnet.Dialer, loop *loop) (carriage, e
 		urls = append(urls, u.String())
 		direct = direct && u.String() == "direct"
 	}
-	via, err := socks.Via(&sparing{out, e.spare}, urls...)
+	via, err := socks.Via(&sparing{out, e.spareDescriptor}, urls...)
 	if err != nil {
 		return carriage{}, err
 	}

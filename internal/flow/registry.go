@@ -103,7 +103,7 @@ func NewRegistry(cfg Config) *Registry {
 func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 	n, err := r.enter()
 	for range maxReclaims {
-		if !errors.Is(err, ErrLimit) || !r.Spare() {
+		if !errors.Is(err, ErrLimit) || !r.Spare() && !r.pending.EvictOldest(0) {
 			break
 		}
 		n, err = r.enter()
@@ -162,12 +162,9 @@ func (r *Registry) OpenPending(m Meta, kill func()) (*Flow, error) {
 const patience = time.Second
 
 // Spare ends a flow that can be spared and reports whether there was one: a
-// pending one that has taken long, else what Reclaim finds, else any pending
-// one.
+// pending one that has taken long, else what Reclaim finds.
 func (r *Registry) Spare() bool {
-	return r.pending.EvictOldest(patience) ||
-		r.cfg.Reclaim != nil && r.cfg.Reclaim() ||
-		r.pending.EvictOldest(0)
+	return r.pending.EvictOldest(patience) || r.cfg.Reclaim != nil && r.cfg.Reclaim()
 }
 
 // maxReclaims bounds how many flows one new one may cost. More than one is

@@ -364,31 +364,36 @@ func TestRegistryPendingPerSource(t *testing.T) {
 	}
 }
 
-// A pending flow that takes long is spared before what Reclaim finds, and that
-// before a young pending one.
+// To make room, a pending flow that takes long ends first, then what Reclaim
+// finds, then a young pending one.
 func TestRegistrySpareOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := 1
-		r := flow.NewRegistry(flow.Config{Reclaim: func() bool {
+		var session *flow.Flow
+		r := flow.NewRegistry(flow.Config{MaxFlows: 4, Reclaim: func() bool {
+			if sessions == 0 {
+				return false
+			}
 			sessions--
-			return sessions >= 0
+			session.Close()
+			return true
 		}})
+		session, _ = r.Open(flow.Meta{Network: "udp"}, nil)
 		slow := pend(t, r, "10.0.0.1:1")
 		time.Sleep(time.Second)
 		young := pend(t, r, "10.0.0.1:2")
+		pend(t, r, "10.0.0.1:3").Begin()
 		for i, want := range []struct {
 			slow, young bool
 			sessions    int
-		}{{true, false, 1}, {true, false, 0}, {true, true, -1}} {
-			if !r.Spare() {
-				t.Fatalf("step %d: nothing to spare", i)
-			}
+		}{{true, false, 1}, {true, false, 0}, {true, true, 0}} {
+			pend(t, r, "10.0.0.1:4").Begin()
 			if slow.Evicted() != want.slow || young.Evicted() != want.young || sessions != want.sessions {
 				t.Fatalf("step %d: slow %v, young %v, sessions %d", i, slow.Evicted(), young.Evicted(), sessions)
 			}
 		}
-		if r.Spare() {
-			t.Error("there was something to spare")
+		if _, err := r.OpenPending(flow.Meta{}, nil); !errors.Is(err, flow.ErrLimit) {
+			t.Errorf("with nothing to spare: %v", err)
 		}
 	})
 }
