@@ -1,10 +1,10 @@
-# build test race lint bench: the whole of it. GOFLAGS and NETSTACKD_INTEGRATION
+# build test race lint bench torture: the whole of it. GOFLAGS and NETSTACKD_INTEGRATION
 # are taken from the environment.
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 STATICCHECK ?= $(shell command -v staticcheck || echo $(shell $(GO) env GOPATH)/bin/staticcheck)
 
-.PHONY: build test race lint bench
+.PHONY: build test race lint bench torture
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o netstackd ./cmd/netstackd
@@ -30,3 +30,8 @@ lint:
 BENCHTIME ?= 1s
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+# Attacks, load and faults beside healthy traffic: root, 20 minutes.
+# TORTURE=--short takes two; TORTURE=--list names the rows.
+torture:
+	$(GO) run ./bench/torture $(TORTURE)

@@ -31,7 +31,7 @@ type Process struct {
 }
 
 // keptLines is how much of a program's output is kept, in lines.
-const keptLines = 1000
+const keptLines = 10_000
 
 // Start starts a program in a process group of its own. A line of its output
 // that contains ready says that it is; "" leaves that to Await.

@@ -93,3 +93,40 @@ func TestReadmeCommands(t *testing.T) {
 		}
 	}
 }
+
+// Every test and every row of torture that docs/security.md names exists.
+func TestSecurityNamesItsTests(t *testing.T) {
+	tests := map[string]bool{}
+	var rows strings.Builder
+	walk(t, func(path string, text []byte) {
+		rel, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case strings.HasSuffix(path, "_test.go"):
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllSubmatch(text, -1) {
+				tests[rel+"."+string(m[1])] = true
+			}
+		case rel == "bench/torture" && strings.HasSuffix(path, ".go"):
+			rows.Write(text)
+		}
+	})
+	doc := read(t, "docs/security.md")
+	named := 0
+	for _, m := range regexp.MustCompile("`([\\w/]+\\.(?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(doc, -1) {
+		if named++; !tests[m[1]] {
+			t.Errorf("docs/security.md names %s, which does not exist", m[1])
+		}
+	}
+	for _, list := range regexp.MustCompile("torture: (`[^`]+`(?:, `[^`]+`)*)").FindAllStringSubmatch(doc, -1) {
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(list[1], -1) {
+			if named++; !strings.Contains(rows.String(), `"`+m[1]+`"`) {
+				t.Errorf("docs/security.md names the row %q of bench/torture, which does not exist", m[1])
+			}
+		}
+	}
+	if named < 40 {
+		t.Errorf("docs/security.md names %d tests: the patterns above no longer match it", named)
+	}
+}
