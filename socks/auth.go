@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Credentials holds who may use a server: users with a password each, given
@@ -22,6 +24,7 @@ type Credentials struct {
 	inline []string // USER:SECRET, for the next Reload
 	file   string
 	cpu    chan struct{} // bounds the costly comparisons under way
+	brake  brake
 
 	mu      sync.RWMutex
 	users   map[string]secret
@@ -170,6 +173,31 @@ func (c *Credentials) Verify(ctx context.Context, up UserPass) bool {
 		gen[tag] = true // of the generation that was asked, should it have changed
 		c.mu.Unlock()
 	}
+	return true
+}
+
+// VerifyFrom is Verify for a client: it slows down the guessing of a user's
+// password from one source address. A password that comes too fast is refused
+// unseen.
+func (c *Credentials) VerifyFrom(ctx context.Context, source netip.Addr, up UserPass) bool {
+	key := guess(source, up.User)
+	wait, ok := c.brake.try(key)
+	if !ok {
+		return false
+	}
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	if !c.Verify(ctx, up) {
+		return false
+	}
+	c.brake.giveBack(key)
 	return true
 }
 

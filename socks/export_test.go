@@ -25,3 +25,6 @@ func (s countedSecret) matches(pass string) bool {
 	*s.n++
 	return s.secret.matches(pass)
 }
+
+// Braked returns how many entries c keeps of guessing.
+func Braked(c *Credentials) int { return len(c.brake.free) }

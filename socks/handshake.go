@@ -78,7 +78,7 @@ func (c *client) authenticate(ctx context.Context, up UserPass) bool {
 	// The time for a handshake also bounds the wait for a core to hash on.
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
-	if !c.cfg.Auth.Verify(ctx, up) {
+	if !c.cfg.Auth.VerifyFrom(ctx, c.src.Addr(), up) {
 		c.stats.badAuth.Add(1)
 		c.log("wrong credentials", "", nil)
 		return false

@@ -209,7 +209,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if w.svc.cfg.Auth != nil {
-		user, ok := w.authenticate(r)
+		user, ok := w.authenticate(wc.client, r)
 		if !ok {
 			w.svc.stats.badAuth.Add(1)
 			// Kept open, it would cost a client nothing to hold and to guess on.
@@ -229,7 +229,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 // authenticate checks Proxy-Authorization (RFC 7617).
-func (w *web) authenticate(r *http.Request) (user string, ok bool) {
+func (w *web) authenticate(c *client, r *http.Request) (user string, ok bool) {
 	scheme, value, _ := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
 	if !strings.EqualFold(scheme, "Basic") {
 		return "", false
@@ -241,7 +241,7 @@ func (w *web) authenticate(r *http.Request) (user string, ok bool) {
 	user, pass, found := strings.Cut(string(text), ":")
 	ctx, cancel := context.WithTimeout(r.Context(), w.svc.cfg.HandshakeTimeout)
 	defer cancel()
-	if !found || !w.svc.cfg.Auth.Verify(ctx, UserPass{User: user, Pass: pass}) {
+	if !found || !w.svc.cfg.Auth.VerifyFrom(ctx, c.src.Addr(), UserPass{User: user, Pass: pass}) {
 		return "", false
 	}
 	return user, true

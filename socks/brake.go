@@ -1,0 +1,93 @@
+package socks
+
+import (
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A brake slows down the guessing of passwords: a source address has a few tries
+// of a user at once, then one a second. Tries that would wait too long are
+// refused, so that a source is free again soon after its guessing ends. A right
+// password costs no try. Users are apart, so that guessing one user's password
+// does not keep out another at the same address. The zero value is ready.
+type brake struct {
+	mu sync.Mutex
+	// free is when all tries are free again; where they are, no entry is needed.
+	free map[guessed]time.Time
+}
+
+const (
+	tryBurst    = 10
+	tryInterval = time.Second
+	tryWait     = 5 * time.Second // the longest that a try waits
+	maxBraked   = 8192            // entries
+)
+
+// guessed is whose password is tried, and from where.
+type guessed struct {
+	source netip.Prefix
+	user   string
+}
+
+// guess returns the key of a try. Of an IPv6 network a client has all addresses.
+func guess(source netip.Addr, user string) guessed {
+	source = source.Unmap().WithZone("")
+	bits := 64
+	if source.Is4() {
+		bits = 32
+	}
+	p, _ := source.Prefix(bits)
+	return guessed{p, strings.Clone(user)} // user may alias the handshake's buffer
+}
+
+// try takes one try and returns how long to wait before it. It reports false
+// when too many wait.
+func (b *brake) try(key guessed) (wait time.Duration, ok bool) {
+	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	free := b.free[key]
+	if free.Before(now) {
+		free = now
+	}
+	free = free.Add(tryInterval)
+	wait = max(0, free.Sub(now)-tryBurst*tryInterval)
+	if wait > tryWait {
+		return 0, false
+	}
+	if b.free == nil {
+		b.free = make(map[guessed]time.Time)
+	}
+	b.free[key] = free
+	if len(b.free) > maxBraked {
+		b.trim(now)
+	}
+	return wait, true
+}
+
+// trim forgets entries that are needed no more, or else any half. It is
+// called with mu held.
+func (b *brake) trim(now time.Time) {
+	for key, free := range b.free {
+		if !free.After(now) {
+			delete(b.free, key)
+		}
+	}
+	for key := range b.free {
+		if len(b.free) <= maxBraked/2 {
+			return
+		}
+		delete(b.free, key)
+	}
+}
+
+// giveBack returns a try whose password was right.
+func (b *brake) giveBack(key guessed) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.free[key].IsZero() {
+		b.free[key] = b.free[key].Add(-tryInterval)
+	}
+}

@@ -1,0 +1,115 @@
+package socks_test
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"netstackd/socks"
+)
+
+var (
+	alice = netip.MustParseAddr("10.0.0.1")
+	bob   = netip.MustParseAddr("10.0.0.2")
+)
+
+// Guessing from one address is held to a try a second after the first ten,
+// however many connections it uses. Another address, another user at the same
+// one, and a right password after the guessing has ended are let in at once or
+// soon.
+func TestCredentialsBrake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := credentials(t, "u:right", "other:right")
+		right := socks.UserPass{User: "u", Pass: "right"}
+		const seconds = 60
+		begin := time.Now()
+		var tries, refused atomic.Int64
+		var guessers sync.WaitGroup
+		for range 20 {
+			guessers.Go(func() {
+				for time.Since(begin) < seconds*time.Second {
+					start := time.Now()
+					if c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "u", Pass: "wrong"}) {
+						t.Error("a wrong password was taken")
+					}
+					if time.Since(start) > 0 {
+						tries.Add(1) // it has waited
+					} else {
+						refused.Add(1)
+						time.Sleep(10 * time.Millisecond) // the way there and back
+					}
+				}
+			})
+		}
+		time.Sleep(seconds / 2 * time.Second)
+		start := time.Now()
+		if !c.VerifyFrom(t.Context(), bob, right) {
+			t.Error("another address is refused")
+		}
+		if !c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "other", Pass: "right"}) {
+			t.Error("another user at the address is refused")
+		}
+		if took := time.Since(start); took > 0 {
+			t.Errorf("others waited %v", took)
+		}
+		guessers.Wait()
+		// The first ten do not wait, and count as refused here.
+		if n := tries.Load(); n > seconds+10 || n < seconds-10 {
+			t.Errorf("%d tries in %d s", n, seconds)
+		}
+		if refused.Load() < 1000 {
+			t.Errorf("%d refused: the guessing was not fast", refused.Load())
+		}
+		time.Sleep(time.Second)
+		start = time.Now()
+		if !c.VerifyFrom(t.Context(), alice, right) {
+			t.Error("the right password is refused after the guessing")
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// A right password costs nothing, however often it is used.
+func TestCredentialsBrakeRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := credentials(t, "u:right")
+		start := time.Now()
+		for range 1000 {
+			if !c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "u", Pass: "right"}) {
+				t.Fatal("refused")
+			}
+		}
+		if took := time.Since(start); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// What is kept of guessers is bounded, and one IPv6 network is one guesser.
+func TestCredentialsBrakeBounded(t *testing.T) {
+	c := credentials(t, "u:right")
+	for i := range 50_000 {
+		src := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		c.VerifyFrom(t.Context(), src, socks.UserPass{User: fmt.Sprint("user", i%7), Pass: "wrong"})
+	}
+	if n := socks.Braked(c); n > 8192 {
+		t.Errorf("%d guessers are kept", n)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := credentials(t, "u:right")
+		start := time.Now()
+		for i := range 11 {
+			src := netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1))
+			c.VerifyFrom(t.Context(), src, socks.UserPass{User: "u", Pass: "wrong"})
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("eleven tries from one network took %v", took)
+		}
+	})
+}
