@@ -25,6 +25,7 @@ type Config struct {
 	ExcludeUID    []UIDRange     // --exclude-uid
 	ExcludeCgroup []string       // --exclude-cgroup: paths below the cgroup2 mount
 	Gateway       bool           // --gateway
+	Strict        Strict         // --strict
 	NoIPv6        bool           // --no-ipv6
 
 	Interface   string     // --interface: outbound sockets are bound to it
@@ -65,6 +66,15 @@ type ExecConfig struct {
 	Publish  []Publish      // --publish
 	Pcap     string         // --pcap: file to write the TUN's packets to
 }
+
+// Strict is whether flows that go around the capture are refused.
+type Strict string
+
+// The ways, beside none.
+const (
+	StrictOn   Strict = "true" // while netstackd runs
+	StrictKeep Strict = "keep" // and after a crash, until cleanup or the next start
+)
 
 // Egress is what a SOCKS listener on the host dials through.
 type Egress string

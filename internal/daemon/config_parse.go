@@ -227,6 +227,20 @@ func parseEgress(s string) (Egress, error) {
 	return "", fmt.Errorf("%q is neither host nor stack", s)
 }
 
+func parseStrict(s string) (Strict, error) {
+	if Strict(s) == StrictKeep {
+		return StrictKeep, nil
+	}
+	on, err := parseBool(s)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%q is none of true, false and keep", s)
+	case on:
+		return StrictOn, nil
+	}
+	return "", nil
+}
+
 func parseLevel(s string) (slog.Level, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(s)); err != nil {

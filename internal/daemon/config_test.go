@@ -92,6 +92,8 @@ func TestUsageErrors(t *testing.T) {
 		{"--exclude-uid=2000-1000", "1000-1999"},
 		{"--exclude-uid=", "1000-1999"},
 		{"--exclude-cgroup=/", "--exclude-cgroup"},
+		{"--strict=true", "add --route"},
+		{"--route=default --strict=maybe", "keep"},
 		{"--via=ftp://h:1", "socks5://"},
 		{"--via=socks5://h", "1080"},
 		{"--via=nonsense", "--via"},

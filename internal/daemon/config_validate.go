@@ -105,6 +105,9 @@ func (c Config) validateRoute() error {
 				return usagef(o.name, "narrows what --route captures, and there is none; add --route")
 			}
 		}
+		if c.Strict != "" {
+			return usagef("strict", "refuses what goes around --route, and there is none; add --route")
+		}
 	}
 	for _, p := range c.Route {
 		for _, a := range c.Address {

@@ -149,6 +149,7 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 		ExcludeUIDs:    uidRanges(cfg.ExcludeUID),
 		ExcludeCgroups: cfg.ExcludeCgroup,
 		Gateway:        cfg.Gateway,
+		Strict:         map[Strict]netcfg.Strict{StrictOn: netcfg.StrictOn, StrictKeep: netcfg.StrictKeep}[cfg.Strict],
 		StackEgress:    cfg.SOCKSEgress == EgressStack,
 		StackPorts:     stackPorts(cfg),
 		Mark:           cfg.FWMark,

@@ -15,6 +15,7 @@ type capture struct {
 	cgroups   []*os.File // each keeps one cgroup out
 	services  *os.File   // keeps this host's UDP services answering; nil if it can't
 	resolved  *resolved  // nil unless systemd-resolved was told of us
+	strict    *strict    // nil unless what goes around the capture is refused
 	warned    string     // the obstacle that was logged last
 }
 
@@ -50,7 +51,7 @@ func (h *Host) Release() error {
 		return nil
 	}
 	h.capture.releasing = true
-	err := errors.Join(h.capture.forgetDNS(),
+	err := errors.Join(h.capture.forgetDNS(), h.capture.relent(),
 		h.capture.removeRules(func(r rule) bool { return !r.draining && r.action != nop }))
 	if err != nil {
 		return fmt.Errorf("netcfg: release: %w", err)
@@ -81,6 +82,14 @@ func (c *capture) start(ctx context.Context) error {
 	if err := c.sync(); err != nil {
 		return err
 	}
+	if c.h.cfg.Strict != StrictOff {
+		if err := c.enforce(); err != nil {
+			return err
+		}
+	}
+	if err := c.dropKept(); err != nil {
+		return err
+	}
 	if len(c.h.cfg.DNS) > 0 && (hasDefault(ipv4, c.h.cfg.Routes) || hasDefault(ipv6, c.h.cfg.Routes)) {
 		if c.resolved, err = tellResolved(ctx, c.h.link, c.h.cfg.DNS); err != nil {
 			return err
@@ -103,6 +112,40 @@ func (c *capture) sync() error {
 			return err
 		}
 	}
+	if c.strict == nil {
+		return nil
+	}
+	sets, err := c.strictSets()
+	if err != nil {
+		return err
+	}
+	return c.strict.sync(sets)
+}
+
+// relent lets go around the capture what will.
+func (c *capture) relent() error {
+	s := c.strict
+	if s == nil {
+		return nil
+	}
+	c.strict = nil
+	return s.close()
+}
+
+// dropKept removes what killed strict daemons kept, now that this one captures.
+func (c *capture) dropKept() error {
+	for n := range maxSlots {
+		s := slot{n}
+		if n == c.h.slot.n && c.strict != nil {
+			continue
+		}
+		if taken, err := s.taken(c.h.nl, c.h.index); err != nil || taken {
+			continue
+		}
+		if _, err := s.dropKept(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -117,7 +160,7 @@ func (c *capture) rules(f family) []rule {
 
 // undo removes rules and routes, in the reverse order.
 func (c *capture) undo() error {
-	errs := []error{c.forgetDNS(), c.removeRules(func(rule) bool { return true })}
+	errs := []error{c.forgetDNS(), c.relent(), c.removeRules(func(rule) bool { return true })}
 	for _, f := range append(c.cgroups, c.services) {
 		if f != nil {
 			errs = append(errs, f.Close())

@@ -7,7 +7,7 @@ import (
 )
 
 // Cleanup removes the rules and routes that killed daemons left in this network
-// namespace and returns how many there were. Those of running ones stay.
+// namespace, and the tables of strict ones, and returns how many there were. Those of running ones stay.
 func Cleanup() (int, error) {
 	h, err := openHandle()
 	if err != nil {
@@ -15,6 +15,15 @@ func Cleanup() (int, error) {
 	}
 	defer h.Close()
 	n, err := cleanup(h, 0)
+	for i := 0; err == nil && i < maxSlots; i++ {
+		s, kept := slot{i}, false
+		if taken, terr := s.taken(h, 0); terr != nil || taken {
+			continue
+		}
+		if kept, err = s.dropKept(); kept {
+			n++
+		}
+	}
 	if err != nil {
 		return n, fmt.Errorf("netcfg: clean up: %w", permission(err))
 	}

@@ -43,6 +43,11 @@ type Config struct {
 	// StackPorts are those of the stack's services.
 	StackPorts []uint16
 
+	// Strict refuses what goes around the capture: new flows of captured users to
+	// captured destinations by another interface, as of sockets that are bound to
+	// an address or an interface.
+	Strict Strict
+
 	// Mark is the SO_MARK of our outbound sockets; 0 lets Open choose one if
 	// there are Routes.
 	Mark uint32
@@ -54,6 +59,16 @@ type Config struct {
 	// for none.
 	Log *slog.Logger
 }
+
+// Strict is whether what goes around the capture is refused, and for how long.
+type Strict uint8
+
+// The ways.
+const (
+	StrictOff  Strict = iota
+	StrictOn          // until Close, and no longer than this process lives
+	StrictKeep        // until Close; after a crash, until Cleanup or the next Capture
+)
 
 // UIDRange is an inclusive range of user ids.
 type UIDRange struct{ First, Last uint32 }

@@ -16,7 +16,10 @@ import (
 	"netstackd/internal/netcfg"
 )
 
-const daemonEnv = "NETCFG_TEST_DAEMON"
+const (
+	daemonEnv = "NETCFG_TEST_DAEMON"
+	strictEnv = "NETCFG_TEST_STRICT" // for the daemon: on or keep
+)
 
 // TestHelperDaemon is no test: it is the process that TestIntegrationKill kills.
 func TestHelperDaemon(t *testing.T) {
@@ -28,6 +31,7 @@ func TestHelperDaemon(t *testing.T) {
 	cfg.Routes = netcfg.DefaultRoutes()
 	cfg.Excludes = prefixes("192.0.2.0/24")
 	cfg.ExcludeUIDs = []netcfg.UIDRange{{5, 9}}
+	cfg.Strict = map[string]netcfg.Strict{"on": netcfg.StrictOn, "keep": netcfg.StrictKeep}[os.Getenv(strictEnv)]
 	fmt.Println("opening")
 	h, err := netcfg.Open(context.Background(), tunName, cfg)
 	if err != nil {

@@ -53,7 +53,11 @@ func (b *nftBatch) message(kind, flags uint16, family byte, resource uint16, att
 	h := make([]byte, unix.SizeofNlMsghdr+4)
 	binary.NativeEndian.PutUint32(h, uint32(len(h)+len(body)))
 	binary.NativeEndian.PutUint16(h[4:], kind)
-	binary.NativeEndian.PutUint16(h[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
+	flags |= unix.NLM_F_REQUEST
+	if kind != unix.NFNL_MSG_BATCH_BEGIN && kind != unix.NFNL_MSG_BATCH_END { // newer kernels answer these too
+		flags |= unix.NLM_F_ACK
+	}
+	binary.NativeEndian.PutUint16(h[6:], flags)
 	binary.NativeEndian.PutUint32(h[8:], b.seq)
 	h[16] = family // struct nfgenmsg: family, version, resource
 	binary.BigEndian.PutUint16(h[18:], resource)
@@ -129,13 +133,33 @@ func nftAccept() nftAttr {
 		nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, u32(unix.NFTA_VERDICT_CODE, accept))))
 }
 
-// commit sends the batch over fd and waits for the kernel's answer to each part.
-func (b *nftBatch) commit(fd int) error {
+// openNFT opens a socket for batches. Tables that it owns live as long as it.
+func openNFT() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), "nf_tables")
+	err = errors.Join(unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}))
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("nf_tables socket: %w", err)
+	}
+	return f, nil
+}
+
+// commit sends the batch over f and waits for the kernel's answer to each part.
+func (b *nftBatch) commit(f *os.File) error {
+	fd := int(f.Fd())
+	// Large sets make large batches. Without the privilege the default holds.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(b.buf)+1<<16)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20)
 	b.message(unix.NFNL_MSG_BATCH_END, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
 	if err := unix.Sendto(fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto", err)
 	}
-	// Begin and end are not acknowledged unless they fail.
+	// Begin and end are answered only if they fail, and with them the whole batch.
 	var errs []error
 	buf := make([]byte, 1<<16)
 	for pending := b.seq - 2; pending > 0; {

@@ -293,3 +293,50 @@ func far(f family) netip.Addr {
 	}
 	return netip.MustParseAddr("2001:db8::1")
 }
+
+// addrRange is an inclusive range of addresses.
+type addrRange struct{ first, last netip.Addr }
+
+// ranges are the addresses that the table sends into the TUN, in order.
+func (t tablePlan) ranges() []addrRange {
+	all := slices.Concat(t.device, t.throw)
+	var edges []netip.Addr // where the longest prefix may change
+	for _, p := range all {
+		edges = append(edges, p.Addr())
+		if next := lastOf(p).Next(); next.IsValid() {
+			edges = append(edges, next)
+		}
+	}
+	slices.SortFunc(edges, netip.Addr.Compare)
+	edges = slices.Compact(edges)
+	var out []addrRange
+	for i, first := range edges {
+		if !t.captures(first) {
+			continue
+		}
+		last := lastOf(netip.PrefixFrom(first, 0))
+		if i+1 < len(edges) {
+			last = edges[i+1].Prev()
+		}
+		if n := len(out); n > 0 && out[n-1].last.Next() == first {
+			out[n-1].last = last
+			continue
+		}
+		out = append(out, addrRange{first, last})
+	}
+	return out
+}
+
+// captures reports whether the longest prefix of an address leads into the TUN.
+func (t tablePlan) captures(a netip.Addr) bool {
+	longest := func(list []netip.Prefix) int {
+		bits := -1
+		for _, p := range list {
+			if p.Contains(a) {
+				bits = max(bits, p.Bits())
+			}
+		}
+		return bits
+	}
+	return longest(t.device) > longest(t.throw)
+}

@@ -2,8 +2,6 @@ package netcfg
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -68,16 +66,9 @@ func nftFamilyOf(f family) nftFamily {
 
 // serveUDP makes the two chains. They live as long as the returned file.
 func serveUDP(name string, index int, mark uint32, addresses []netip.Prefix) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	f, err := openNFT()
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	f := os.NewFile(uintptr(fd), "nf_tables")
-	err = errors.Join(unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}))
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("nf_tables socket: %w", err)
+		return nil, err
 	}
 	b := newNFTBatch()
 	b.add(unix.NFT_MSG_NEWTABLE, str(unix.NFTA_TABLE_NAME, name), u32(unix.NFTA_TABLE_FLAGS, nftTableOwner))
@@ -100,7 +91,7 @@ func serveUDP(name string, index int, mark uint32, addresses []netip.Prefix) (*o
 			b.serve(name, nftFamilyOf(ipv6), tun, a.Addr())
 		}
 	}
-	if err := b.commit(fd); err != nil {
+	if err := b.commit(f); err != nil {
 		f.Close()
 		return nil, err
 	}
