@@ -15,7 +15,7 @@ import (
 )
 
 // Doctor looks at everything on this host that netstackd depends on. It changes
-// nothing. The order is that of the manual: what it needs at all, then what a
+// nothing, and sends no packet beyond the first router. The order is that of the manual: what it needs at all, then what a
 // capture needs, then what could leak past one.
 func Doctor(ctx context.Context) []Check {
 	var checks []Check

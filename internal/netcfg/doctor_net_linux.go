@@ -23,22 +23,35 @@ func checkNetwork(ctx context.Context) []Check {
 	}
 	defer h.Close()
 	out := outbound(h, ipv4)
-	return []Check{checkRules(h), checkLeftover(h), checkStrict(out), checkMTU(h), checkIPv6(h), checkDNS(ctx)}
+	return []Check{checkRules(h), checkLeftover(h), checkStrict(out), checkMTU(h), checkFirewall(h), checkIPv6(h), checkDNS(ctx)}
 }
 
-// outbound is the interface of the family's default route, "" for none.
-func outbound(h *netlink.Handle, f family) string {
+// uplink is the family's way out of the connected subnets: the default route
+// or, without one, the widest route that has a gateway. It reports whether there
+// is one.
+func uplink(h *netlink.Handle, f family) (netlink.Route, bool) {
 	routes, err := listTable(h, f.nl(), unix.RT_TABLE_MAIN)
 	if err != nil {
-		return ""
+		return netlink.Route{}, false
 	}
 	routes = slices.DeleteFunc(routes, func(r netlink.Route) bool {
-		return fromIPNet(r.Dst, f).Bits() != 0 || r.Type != unix.RTN_UNICAST
+		whole := fromIPNet(r.Dst, f).Bits() == 0
+		return r.Type != unix.RTN_UNICAST || !whole && r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0
 	})
 	if len(routes) == 0 {
+		return netlink.Route{}, false
+	}
+	return slices.MinFunc(routes, func(a, b netlink.Route) int {
+		return cmp.Or(cmp.Compare(fromIPNet(a.Dst, f).Bits(), fromIPNet(b.Dst, f).Bits()), cmp.Compare(a.Priority, b.Priority))
+	}), true
+}
+
+// outbound is the interface of the family's uplink, "" for none.
+func outbound(h *netlink.Handle, f family) string {
+	best, ok := uplink(h, f)
+	if !ok {
 		return ""
 	}
-	best := slices.MinFunc(routes, func(a, b netlink.Route) int { return cmp.Compare(a.Priority, b.Priority) })
 	index := best.LinkIndex
 	if len(best.MultiPath) > 0 {
 		index = best.MultiPath[0].LinkIndex
@@ -143,7 +156,7 @@ func checkMTU(h *netlink.Handle) Check {
 		}
 	}
 	if len(found) == 0 {
-		return warn(name, "no default route: only connected subnets can be reached", "ip route")
+		return warn(name, "no route by a gateway: only connected subnets can be reached", "ip route")
 	}
 	return pass(name, strings.Join(found, ", "))
 }
@@ -167,7 +180,7 @@ func checkIPv6(h *netlink.Handle) Check {
 	if out := outbound(h, ipv6); out != "" {
 		return pass(name, "--route default captures it, or refuses it with --no-ipv6; it leaves by "+out)
 	}
-	return pass(name, "no IPv6 default route; captured or refused all the same")
+	return pass(name, "no IPv6 route by a gateway; captured or refused all the same")
 }
 
 // checkDNS asks whether lookups could go past a capture.

@@ -31,8 +31,6 @@ func find(t *testing.T, name string) netcfg.Check {
 	return found
 }
 
-func TestDoctor(t *testing.T) { find(t, "tun device") }
-
 // Each thing that the doctor looks at is broken in turn, as far as a namespace
 // can, and mended again.
 func TestIntegrationDoctor(t *testing.T) {
@@ -63,6 +61,35 @@ func TestIntegrationDoctor(t *testing.T) {
 			run(t, "ip -6 addr add fe80::1/64 dev eth0 nodad")
 			run(t, "ip -6 route add default via fd00:1::2")
 		}, netcfg.Warn, "ip link set eth0 mtu 1500"},
+		// No default route, but a routed prefix, is a way out as well.
+		{"mtu", func() {
+			run(t, "ip route del default")
+			run(t, "ip -6 route del default")
+			run(t, "ip route add 172.16.0.0/16 via 10.0.0.2")
+		}, func() {
+			run(t, "ip route del 172.16.0.0/16")
+			run(t, "ip route add default via 10.0.0.2")
+			run(t, "ip -6 route add default via fd00:1::2")
+		}, netcfg.Pass, ""},
+		{"mtu", func() {
+			run(t, "ip route del default")
+			run(t, "ip -6 route del default")
+		}, func() {
+			run(t, "ip route add default via 10.0.0.2")
+			run(t, "ip -6 route add default via fd00:1::2")
+		}, netcfg.Warn, "ip route"},
+		{"firewall", func() {
+			run(t, "nft add table inet doctor")
+			run(t, "nft add chain inet doctor output { type filter hook output priority 0 ; }")
+			run(t, "nft add rule inet doctor output tcp dport 443 drop")
+		}, func() { run(t, "nft delete table inet doctor") },
+			netcfg.Fail, "nft list ruleset # accept what has mark 0x198 on its way out"},
+		{"firewall", func() {
+			run(t, "nft add table ip6 doctor")
+			run(t, "nft add chain ip6 doctor output { type filter hook output priority 0 ; policy drop ; }")
+			run(t, "nft add rule ip6 doctor output icmpv6 type != echo-request accept")
+		}, func() { run(t, "nft delete table ip6 doctor") },
+			netcfg.Fail, "nft list ruleset # accept what has mark 0x198 on its way out"},
 		{"ping", nil, nil, netcfg.Pass, ""},
 		{"rp_filter", nil, nil, netcfg.Pass, ""},
 		{"IPv6 leaks", nil, nil, netcfg.Pass, ""},
