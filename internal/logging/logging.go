@@ -106,10 +106,10 @@ func (w *Writer) run() {
 		_, open = <-w.wake
 		for {
 			batch, dropped := w.take(spare)
+			spare = batch // also when empty: the writers have the other one now
 			if len(batch) == 0 && dropped == 0 {
 				break
 			}
-			spare = batch
 			if lost := w.write(batch, dropped); lost > 0 {
 				w.mu.Lock()
 				w.dropped += lost

@@ -50,6 +50,20 @@ func (l *log) fail(err error, part int) {
 	l.err, l.part = err, part
 }
 
+// hold has writes wait for resume.
+func (l *log) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop = make(chan struct{})
+}
+
+func (l *log) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.stop)
+	l.stop = nil
+}
+
 func (l *log) lines() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,6 +86,29 @@ func TestWriterKeepsOrder(t *testing.T) {
 	}
 }
 
+// Lines that are queued during a write don't change those in the write: after
+// a pause, too, when the buffer was found empty.
+func TestWriterOwnsItsBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		w := logging.NewWriter(&l, text)
+		want := ""
+		for _, line := range []string{"one\n", "two\n", "six\n"} {
+			l.hold()
+			fmt.Fprint(w, line)
+			synctest.Wait() // it is in the write
+			fmt.Fprint(w, "---\n")
+			l.resume()
+			synctest.Wait() // the buffer is empty
+			want += line + "---\n"
+		}
+		w.Close()
+		if got := strings.Join(l.lines(), ""); got != want {
+			t.Errorf("the log is %q, want %q", got, want)
+		}
+	})
+}
+
 // A log that takes nothing blocks no line; those that found no room are
 // counted, and the count follows the lines before them.
 func TestWriterReportsDropped(t *testing.T) {
@@ -81,6 +118,9 @@ func TestWriterReportsDropped(t *testing.T) {
 		const written = 20_000
 		for i := range written {
 			fmt.Fprintf(w, "%099d\n", i) // deadlocks here if it blocks
+			if i == 0 {
+				synctest.Wait() // a batch that is taken later makes a gap of its own
+			}
 		}
 		close(l.stop)
 		synctest.Wait()
