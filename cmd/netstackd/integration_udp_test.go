@@ -5,6 +5,7 @@ package main_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -69,6 +70,43 @@ func TestIntegrationUDPMapping(t *testing.T) {
 		_ = other.SetDeadline(time.Now().Add(10 * time.Second))
 		if seen, _ := askSource(t, other, netip.MustParseAddrPort(dest(f, 0, ports[0]))); seen == mapped[0] {
 			t.Errorf("two application sockets share the outbound %s", seen)
+		}
+	})
+}
+
+// A gateway client keeps its source port, which IKE needs, where that is free. The
+// next client with the same port gets another one, and so does a port that a server
+// of this host could want.
+func TestIntegrationUDPKeepsPort(t *testing.T) {
+	lan := testnet.New(t).A
+	n, _ := startGateway(t)
+	n.A.Run(t, "ip", "link", "add", "lan", "type", "veth", "peer", "name", "lan", "netns", lan.Name)
+	n.A.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.lan.accept_dad=0")
+	lan.Run(t, "sysctl", "-qw", "net.ipv6.conf.lan.accept_dad=0")
+	for _, h := range []struct {
+		*testnet.Host
+		addrs []string
+	}{{n.A, []string{"10.66.0.1/24", "fd66::1/64"}}, {lan, []string{"10.66.0.2/24", "10.66.0.3/24", "fd66::2/64", "fd66::3/64"}}} {
+		for _, a := range h.addrs {
+			h.Run(t, "ip", "addr", "add", a, "dev", "lan")
+		}
+		h.Run(t, "ip", "link", "set", "lan", "up")
+	}
+	lan.Run(t, "ip", "route", "replace", testnet.DestPrefix(testnet.IPv4).String(), "via", "10.66.0.1")
+	lan.Run(t, "ip", "route", "replace", testnet.DestPrefix(testnet.IPv6).String(), "via", "fd66::1")
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		server := netip.MustParseAddrPort(dest(f, 1, n.B.ServeUDP(t, wildcard(f), tellSource)))
+		host := map[testnet.Family]string{testnet.IPv4: "10.66.0.%d:%d", testnet.IPv6: "[fd66::%d]:%d"}[f]
+		for _, c := range []struct {
+			client, port int
+			keeps        bool
+		}{{2, 4500, true}, {3, 4500, false}, {3, 500, true}, {2, 123, false}} {
+			app := lan.ListenPacket(t, "udp", fmt.Sprintf(host, c.client, c.port))
+			_ = app.SetDeadline(time.Now().Add(10 * time.Second))
+			seen, _ := askSource(t, app, server)
+			if from := netip.MustParseAddrPort(seen); (int(from.Port()) == c.port) != c.keeps {
+				t.Errorf("port %d of client %d arrives as %d", c.port, c.client, from.Port())
+			}
 		}
 	})
 }

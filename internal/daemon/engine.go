@@ -141,6 +141,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 	e.udp = forward.NewUDP(e.stack.Link(), c.dialer, e.loop, e.flows, forward.UDPConfig{
 		Timeout:    cfg.UDPTimeout,
 		Inline:     c.host != nil,
+		KeepPort:   e.keepsPort,
 		Router:     router,
 		DNS:        e.dns,
 		ErrorLimit: e.stack.ErrorLimit(),
@@ -170,6 +171,18 @@ func (e *engine) start(cfg Config, c carriage) error {
 	}
 	e.memory.update()
 	return nil
+}
+
+// ikePort is the port of IKE. Peers that know no NAT traversal answer to it alone.
+const ikePort = 500
+
+// keepsPort reports whether a UDP session is to have its application's own port on
+// this host. A program of this host has the port itself, so that only others can
+// have theirs: gateway clients and the command of exec. Below 1024 they can't, but
+// for IKE: a client's NTP query from port 123 would keep this host's NTP server
+// from starting.
+func (e *engine) keepsPort(src netip.AddrPort) bool {
+	return (src.Port() >= 1024 || src.Port() == ikePort) && !e.routes.Local(src.Addr())
 }
 
 // pinger opens the host's ping sockets for forward. That it may not is said

@@ -2,9 +2,12 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
+	"syscall"
 	"time"
 
 	"netstackd/internal/epoll"
@@ -29,6 +32,9 @@ type UDPConfig struct {
 	// may be called while packets are delivered. Else each call has a goroutine,
 	// and the session's first datagrams wait for it.
 	Inline bool
+	// KeepPort reports whether a session's outbound socket is to have the
+	// application's own port where that is free (RFC 4787 §4.2.1); nil = none is.
+	KeepPort func(src netip.AddrPort) bool
 	// Router is who tells an application that a datagram's TTL ran out here: the
 	// stack's addresses. A family that has none is not told.
 	Router []netip.Addr
@@ -64,9 +70,10 @@ type UDPConfig struct {
 // Neither way is a packet copied or memory allocated, once pools are warm.
 type UDP struct {
 	sessionSet
-	dialer PacketDialer
-	router []netip.Addr
-	dns    *DNS
+	dialer   PacketDialer
+	keepPort func(src netip.AddrPort) bool
+	router   []netip.Addr
+	dns      *DNS
 }
 
 // NewUDP returns a UDP that writes answers to l, opens sockets with d, waits
@@ -75,7 +82,7 @@ func NewUDP(l Link, d PacketDialer, loop *epoll.Loop, flows *flow.Registry, cfg 
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 5 * time.Minute
 	}
-	u := &UDP{dialer: d, router: cfg.Router, dns: cfg.DNS}
+	u := &UDP{dialer: d, keepPort: cfg.KeepPort, router: cfg.Router, dns: cfg.DNS}
 	u.init(l, loop, flows, cfg.ErrorLimit, cfg.Logger)
 	u.inline = cfg.Inline
 	u.dial = u.listen
@@ -89,7 +96,14 @@ func (u *UDP) listen(ctx context.Context, s *session) (carrier, error) {
 	if s.src.Addr().Is4() {
 		network = "udp4"
 	}
-	c, err := u.dialer.ListenPacket(ctx, &s.meta, network, "")
+	address := ""
+	if u.keepPort != nil && u.keepPort(s.src) {
+		address = ":" + strconv.Itoa(int(s.src.Port()))
+	}
+	c, err := u.dialer.ListenPacket(ctx, &s.meta, network, address)
+	if address != "" && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES)) {
+		c, err = u.dialer.ListenPacket(ctx, &s.meta, network, "")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package forward_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -183,12 +184,39 @@ func descriptor(b *testing.B, c *net.UDPConn) (fd uintptr) {
 	return fd
 }
 
-// BenchmarkUDPOpen makes a session for each datagram, and evicts the oldest.
+// takenDialer asks for a port that is taken whenever one is asked for.
+type takenDialer struct {
+	forward.PacketDialer
+	taken string
+}
+
+func (d takenDialer) ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error) {
+	if address != "" {
+		address = d.taken
+	}
+	return d.PacketDialer.ListenPacket(ctx, m, network, address)
+}
+
+// BenchmarkUDPOpen makes a session for each datagram, and evicts the oldest. Its
+// socket has any port, the application's, or any because the application's is taken.
 func BenchmarkUDPOpen(b *testing.B) {
+	for _, port := range []string{"any", "kept", "taken"} {
+		b.Run("port="+port, func(b *testing.B) { benchOpen(b, port != "any", port == "taken") })
+	}
+}
+
+func benchOpen(b *testing.B, keep, taken bool) {
 	const held = 1000
 	flows := flow.NewRegistry(flow.Config{MaxFlows: held})
-	r := newRigOn(b, nullLink{}, rigConfig{flows: flows, dialer: &hostDialer{}, udp: forward.UDPConfig{Inline: true}})
 	srv := listen(b, "127.0.0.1")
+	var d forward.PacketDialer = &hostDialer{}
+	if taken {
+		d = takenDialer{d, fmt.Sprintf(":%d", srv.addr.Port())}
+	}
+	r := newRigOn(b, nullLink{}, rigConfig{flows: flows, dialer: d, udp: forward.UDPConfig{
+		Inline:   true,
+		KeepPort: func(src netip.AddrPort) bool { return keep && src.Port() >= 1024 },
+	}})
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		a := appPacket{src: netip.AddrPortFrom(families[0].app.Addr(), uint16(1+i%65535)), dst: srv.addr, payload: []byte("x")}

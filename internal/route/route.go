@@ -146,7 +146,7 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 	case flow.Internal, flow.Published:
 		return Decision{}
 	}
-	if (loopback(dst) || loopback(inner)) && !t.local(m.Source.Addr()) {
+	if (loopback(dst) || loopback(inner)) && !t.Local(m.Source.Addr()) {
 		return Decision{reasonLoopback}
 	}
 	if t.cfg.NoIPv6 && dst.Is6() {
@@ -174,26 +174,26 @@ func (t *Table) PermitAddr(m *flow.Meta, dst netip.AddrPort) error {
 // Remote reports whether a source is another host, which is neither this one nor
 // a sandbox of it.
 func (t *Table) Remote(src netip.Addr) bool {
-	return t != nil && !t.local(src) && !contains(t.cfg.Sandbox, src.Unmap())
+	return t != nil && !t.Local(src) && !contains(t.cfg.Sandbox, src.Unmap())
 }
 
 // sourceAllowed reports whether the flow's source may use its inbound.
 func (t *Table) sourceAllowed(m *flow.Meta) bool {
 	switch m.Inbound {
 	case flow.Transparent, flow.SOCKSStack:
-		return t.open() || t.local(m.Source.Addr())
+		return t.open() || t.Local(m.Source.Addr())
 	case flow.Internal: // the source is that of the DNS query, if any
-		return t.open() || !m.Source.IsValid() || t.local(m.Source.Addr())
+		return t.open() || !m.Source.IsValid() || t.Local(m.Source.Addr())
 	}
 	return true
 }
 
 func (t *Table) open() bool { return t.cfg.Open || len(t.cfg.Sandbox) > 0 }
 
-// local reports whether a source is this host.
-func (t *Table) local(src netip.Addr) bool {
+// Local reports whether a source is this host, and not a sandbox of it.
+func (t *Table) Local(src netip.Addr) bool {
 	src = src.Unmap()
-	return src.IsLoopback() || t.cfg.Local != nil && !contains(t.cfg.Sandbox, src) && t.cfg.Local(src)
+	return src.IsLoopback() || t != nil && t.cfg.Local != nil && !contains(t.cfg.Sandbox, src) && t.cfg.Local(src)
 }
 
 // own reports whether a destination is a listener of netstackd.
@@ -227,7 +227,7 @@ func (t *Table) answers(a, dst netip.Addr) bool {
 	if !a.IsUnspecified() {
 		return a == dst
 	}
-	return (a.Is6() || dst.Is4()) && t.local(dst)
+	return (a.Is6() || dst.Is4()) && t.Local(dst)
 }
 
 // loopback reports whether a connection to a stays on its host. The kernel takes
