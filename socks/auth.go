@@ -124,7 +124,7 @@ func addEntry(users map[string]secret, entry string) error {
 	if !ok {
 		return errors.New("no colon: write USER:PASSWORD or USER:HASH")
 	}
-	if len(user) > 255 {
+	if len(user) > maxUserName {
 		return errors.New("the user name is longer than 255 bytes")
 	}
 	if _, twice := users[user]; twice {
@@ -178,9 +178,16 @@ func (c *Credentials) Verify(ctx context.Context, up UserPass) bool {
 
 // VerifyFrom is Verify for a client: it slows down the guessing of a user's
 // password from one source address. A password that comes too fast is refused
-// unseen.
+// unseen. The same password from several connections at once is one try.
 func (c *Credentials) VerifyFrom(ctx context.Context, source netip.Addr, up UserPass) bool {
 	key := guess(source, up.User)
+	c.mu.RLock()
+	tag := tagOf(c.key, up)
+	c.mu.RUnlock()
+	return c.brake.share(ctx, sameTry{key, tag}, func() bool { return c.verifyBraked(ctx, key, up) })
+}
+
+func (c *Credentials) verifyBraked(ctx context.Context, key guessed, up UserPass) bool {
 	wait, ok := c.brake.try(key)
 	if !ok {
 		return false

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"sync"
@@ -16,6 +17,8 @@ type brake struct {
 	mu sync.Mutex
 	// free is when all tries are free again; where they are, no entry is needed.
 	free map[guessed]time.Time
+	// under are the tries under way.
+	under map[sameTry]*outcome
 }
 
 const (
@@ -23,6 +26,7 @@ const (
 	tryInterval = time.Second
 	tryWait     = 5 * time.Second // the longest that a try waits
 	maxBraked   = 8192            // entries
+	maxUserName = 255             // bytes of a user's name (RFC 1929)
 )
 
 // guessed is whose password is tried, and from where.
@@ -39,7 +43,55 @@ func guess(source netip.Addr, user string) guessed {
 		bits = 32
 	}
 	p, _ := source.Prefix(bits)
-	return guessed{p, strings.Clone(user)} // user may alias the handshake's buffer
+	// Longer names are of no user, and share an entry with what they begin with.
+	// The name may alias the handshake's buffer.
+	return guessed{p, strings.Clone(user[:min(len(user), maxUserName+1)])}
+}
+
+// sameTry is equal for the same credentials from the same source.
+type sameTry struct {
+	guessed
+	tag [32]byte
+}
+
+// outcome is that of a try. Its fields are valid once done is closed.
+type outcome struct {
+	done    chan struct{}
+	right   bool
+	decided bool // false: the client left before
+}
+
+// share calls verify, or waits for the outcome of such a call that is under way
+// for the same try. It reports false when ctx ends.
+func (b *brake) share(ctx context.Context, t sameTry, verify func() bool) bool {
+	for {
+		b.mu.Lock()
+		o := b.under[t]
+		if o == nil {
+			o = &outcome{done: make(chan struct{})}
+			if b.under == nil {
+				b.under = make(map[sameTry]*outcome)
+			}
+			b.under[t] = o
+			b.mu.Unlock()
+			o.right = verify()
+			o.decided = o.right || ctx.Err() == nil
+			b.mu.Lock()
+			delete(b.under, t)
+			b.mu.Unlock()
+			close(o.done)
+			return o.right
+		}
+		b.mu.Unlock()
+		select {
+		case <-o.done:
+			if o.decided {
+				return o.right
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // try takes one try and returns how long to wait before it. It reports false

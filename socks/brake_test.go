@@ -1,8 +1,10 @@
 package socks_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,11 +31,12 @@ func TestCredentialsBrake(t *testing.T) {
 		begin := time.Now()
 		var tries, refused atomic.Int64
 		var guessers sync.WaitGroup
-		for range 20 {
+		for i := range 20 {
+			guess := socks.UserPass{User: "u", Pass: fmt.Sprint("wrong", i)}
 			guessers.Go(func() {
 				for time.Since(begin) < seconds*time.Second {
 					start := time.Now()
-					if c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "u", Pass: "wrong"}) {
+					if c.VerifyFrom(t.Context(), alice, guess) {
 						t.Error("a wrong password was taken")
 					}
 					if time.Since(start) > 0 {
@@ -91,6 +94,59 @@ func TestCredentialsBrakeRight(t *testing.T) {
 	})
 }
 
+// A client that opens many connections at once tries one password, not many:
+// none waits and none is refused, however long the comparison takes.
+func TestCredentialsBrakeManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := credentials(t, "u:"+bcryptHash(t, "right"))
+		resume := socks.HoldHashes(c)
+		start := time.Now()
+		var refused atomic.Int64
+		var clients sync.WaitGroup
+		for range 50 {
+			clients.Go(func() {
+				if !c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "u", Pass: "right"}) {
+					refused.Add(1)
+				}
+			})
+		}
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		if c.VerifyFrom(gone, alice, socks.UserPass{User: "u", Pass: "right"}) {
+			t.Error("one that has left is let in")
+		}
+		synctest.Wait() // all that can are in the comparison, or wait for it
+		resume()
+		clients.Wait()
+		if n, took := refused.Load(), time.Since(start); n > 0 || took > 0 {
+			t.Errorf("%d of 50 refused, the last after %v", n, took)
+		}
+	})
+}
+
+// One that leaves during the comparison does not take the others with it.
+func TestCredentialsBrakeFirstLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := credentials(t, "u:"+bcryptHash(t, "right"))
+		resume := socks.HoldHashes(c)
+		right := socks.UserPass{User: "u", Pass: "right"}
+		first, leave := context.WithCancel(t.Context())
+		var clients sync.WaitGroup
+		clients.Go(func() { c.VerifyFrom(first, alice, right) })
+		synctest.Wait()
+		clients.Go(func() {
+			if !c.VerifyFrom(t.Context(), alice, right) {
+				t.Error("refused because another has left")
+			}
+		})
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		resume()
+		clients.Wait()
+	})
+}
+
 // What is kept of guessers is bounded, and one IPv6 network is one guesser.
 func TestCredentialsBrakeBounded(t *testing.T) {
 	c := credentials(t, "u:right")
@@ -98,8 +154,15 @@ func TestCredentialsBrakeBounded(t *testing.T) {
 		src := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		c.VerifyFrom(t.Context(), src, socks.UserPass{User: fmt.Sprint("user", i%7), Pass: "wrong"})
 	}
-	if n := socks.Braked(c); n > 8192 {
+	if n, _ := socks.Braked(c); n > 8192 {
 		t.Errorf("%d guessers are kept", n)
+	}
+	c = credentials(t, "u:right")
+	for range 2 { // HTTP has room for such names
+		c.VerifyFrom(t.Context(), alice, socks.UserPass{User: strings.Repeat("x", 10_000), Pass: "wrong"})
+	}
+	if n, longest := socks.Braked(c); n != 1 || longest > 300 {
+		t.Errorf("%d guessers are kept, with %d bytes of a name", n, longest)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		c := credentials(t, "u:right")

@@ -26,5 +26,23 @@ func (s countedSecret) matches(pass string) bool {
 	return s.secret.matches(pass)
 }
 
-// Braked returns how many entries c keeps of guessing.
-func Braked(c *Credentials) int { return len(c.brake.free) }
+// HoldHashes has the costly comparisons of c wait until resume is called.
+func HoldHashes(c *Credentials) (resume func()) {
+	for range cap(c.cpu) {
+		c.cpu <- struct{}{}
+	}
+	return func() {
+		for range cap(c.cpu) {
+			<-c.cpu
+		}
+	}
+}
+
+// Braked returns how many entries c keeps of guessing, and the length of their
+// longest user name.
+func Braked(c *Credentials) (n, longest int) {
+	for key := range c.brake.free {
+		longest = max(longest, len(key.user))
+	}
+	return len(c.brake.free), longest
+}
