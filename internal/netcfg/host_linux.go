@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,7 @@ type Host struct {
 	log   *slog.Logger
 
 	nl      *netlink.Handle
+	lookups *nl.SocketHandle
 	monitor *monitor
 	slot    *slot // nil for an ordinary user
 	mark    uint32
@@ -56,6 +58,9 @@ func Open(ctx context.Context, link string, cfg Config) (_ *Host, err error) {
 		}
 	}()
 	if h.nl, err = openHandle(); err != nil {
+		return nil, err
+	}
+	if h.lookups, err = openLookups(); err != nil {
 		return nil, err
 	}
 	// The monitor is open before the first look, so that no change is missed.
@@ -156,6 +161,9 @@ func (h *Host) Close() error {
 	if h.monitor != nil {
 		errs = append(errs, h.monitor.Close())
 	}
+	if h.lookups != nil {
+		h.lookups.Close()
+	}
 	if h.nl != nil {
 		h.nl.Close()
 	}
@@ -165,7 +173,7 @@ func (h *Host) Close() error {
 	return nil
 }
 
-// refreshLocal reads the host's addresses anew.
+// refreshLocal reads the host's addresses again.
 func (h *Host) refreshLocal() error {
 	addrs, err := retryDump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {

@@ -112,7 +112,8 @@ func nftLookup(set string, sreg uint32, dreg ...uint32) nftAttr {
 	return expr("lookup", attrs...)
 }
 
-// nftRemember puts a key into a set, or a key and a value into a map, anew.
+// nftRemember adds a key to a set, or a key and a value to a map. For one that is
+// there already it restarts the timeout.
 func nftRemember(set string, key uint32, value ...uint32) nftAttr {
 	attrs := []nftAttr{str(unix.NFTA_DYNSET_SET_NAME, set), u32(unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE),
 		u32(unix.NFTA_DYNSET_SREG_KEY, key)}

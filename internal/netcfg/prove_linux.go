@@ -10,8 +10,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// prove asks the kernel, for each captured prefix, where a new flow of a captured
-// user would go. The error names the rule that stands in the way.
+// prove asks the kernel, for each captured prefix, where a new TCP flow and a new
+// UDP flow of a captured user would go. The error names the rule that stands in
+// the way.
 func (c *capture) prove() error {
 	if c.releasing {
 		return nil
@@ -31,29 +32,31 @@ func (c *capture) prove() error {
 			if !ok {
 				continue
 			}
-			routes, err := c.h.nl.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{UID: &uid})
-			if err == nil && len(routes) > 0 && routes[0].LinkIndex == c.h.index {
-				continue
+			for _, proto := range []int{protoTCP, protoUDP} {
+				q := newFlow{dst: dst, uid: uid, proto: proto}
+				way, err := c.h.lookUp(q)
+				if err != nil || way.link != c.h.index {
+					return c.obstacle(f, p, q, way, err)
+				}
 			}
-			return c.obstacle(f, p, dst, uid, routes, err)
 		}
 	}
 	return nil
 }
 
 // obstacle is the error for a prefix that is not captured.
-func (c *capture) obstacle(f family, p netip.Prefix, dst netip.Addr, uid uint32, routes []netlink.Route, err error) error {
+func (c *capture) obstacle(f family, p netip.Prefix, q newFlow, way path, err error) error {
 	rules, lerr := listRules(c.h.nl)
 	if lerr != nil {
 		return lerr
 	}
 	base := c.h.slot.base()
 	for _, r := range rules {
-		if r.Family != f.nl() || r.Priority == 0 || r.Priority >= base || !ruleMatches(&r, dst, uid) {
+		if r.Family != f.nl() || r.Priority == 0 || r.Priority >= base || !ruleMatches(&r, q) {
 			continue
 		}
 		// The action is not among what netlink reads; only a table's is known.
-		if err == nil && r.Goto <= 0 && (len(routes) == 0 || routes[0].Table != r.Table) {
+		if err == nil && r.Goto <= 0 && way.table != r.Table {
 			continue // asked, and had no route
 		}
 		ip := "ip " + flag6(f.nl()) + "rule"
@@ -64,15 +67,15 @@ func (c *capture) obstacle(f family, p netip.Prefix, dst netip.Addr, uid uint32,
 	if err == nil {
 		err = errors.New("it leaves by another interface")
 	}
-	return fmt.Errorf("%s is not captured: ip route get %s uid %d: %w", p, dst, uid, err)
+	return fmt.Errorf("%s is not captured: ip route get %s uid %d ipproto %d: %w", p, q.dst, q.uid, q.proto, err)
 }
 
-// ruleMatches reports whether a rule is for a new flow of a user of this host,
-// as far as that can be seen.
-func ruleMatches(r *netlink.Rule, dst netip.Addr, uid uint32) bool {
+// ruleMatches reports whether a rule is for a new flow, as far as that can be seen.
+func ruleMatches(r *netlink.Rule, q newFlow) bool {
 	match := r.Mark == 0 && (r.IifName == "" || r.IifName == "lo") && r.OifName == "" &&
-		r.IPProto == 0 && r.Sport == nil && r.Dport == nil && covers(r.Src, netip.Addr{}) && covers(r.Dst, dst) &&
-		(r.UIDRange == nil || r.UIDRange.Start <= uid && uid <= r.UIDRange.End)
+		(r.IPProto == 0 || r.IPProto == q.proto) && r.Sport == nil && r.Dport == nil &&
+		covers(r.Src, netip.Addr{}) && covers(r.Dst, q.dst) &&
+		(r.UIDRange == nil || r.UIDRange.Start <= q.uid && q.uid <= r.UIDRange.End)
 	return match != r.Invert
 }
 

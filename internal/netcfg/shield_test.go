@@ -169,6 +169,8 @@ func TestIntegrationObstacle(t *testing.T) {
 		{"ip -6 rule add pref 100 lookup main", `"100: from all lookup main"`},
 		{"ip rule add pref 200 to 203.0.113.0/24 blackhole", `"200: from all to 203.0.113.0/24"`},
 		{"ip -6 rule add pref 9799 uidrange 1-99 unreachable", `"9799: from all uidrange 1-99"`},
+		{"ip rule add pref 300 ipproto tcp lookup main", `"300: from all ipproto 6 lookup main"`},
+		{"ip -6 rule add pref 300 ipproto udp lookup main", `"300: from all ipproto 17 lookup main"`},
 		{"ip rule add pref 300 not fwmark 0x51 lookup main", `"300: not from all fwmark 0x51 lookup main"`},
 	} {
 		run(t, c.rule)
