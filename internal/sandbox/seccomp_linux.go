@@ -128,7 +128,8 @@ func allow() unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
 }
 
-// filterSockets puts the filter on this thread and what it forks.
+// filterSockets puts the filter on all threads of this process and what it forks:
+// root's command may trace the helper, and would make sockets in its place.
 func filterSockets() error {
 	all := abis(runtime.GOARCH)
 	if all == nil {
@@ -138,10 +139,13 @@ func filterSockets() error {
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	// SPEC_ALLOW: the filter is against sockets, not against side channels; older
 	// kernels would slow the command down for those.
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-		unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, uintptr(unsafe.Pointer(&program)))
-	if errno != 0 {
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, uintptr(unsafe.Pointer(&program)))
+	switch {
+	case errno != 0:
 		return os.NewSyscallError("seccomp", errno)
+	case thread != 0:
+		return fmt.Errorf("seccomp: thread %d has a filter of its own", thread)
 	}
 	return nil
 }

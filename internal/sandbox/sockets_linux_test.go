@@ -60,6 +60,17 @@ func TestIntegrationSockets(t *testing.T) {
 	}
 }
 
+// Root's command may trace the helper, which so has the same filter, in each of its
+// threads.
+func TestIntegrationHelperIsFiltered(t *testing.T) {
+	const script = `grep -h ^Seccomp: /proc/$PPID/task/*/status | sort -u`
+	for _, who := range who {
+		t.Run(name(who.name), func(t *testing.T) {
+			want(t, who.exec(t, "sh", "-c", script), "Seccomp:\t2\n")
+		})
+	}
+}
+
 // The filter needs no no_new_privs, which would disable setuid programs.
 func TestIntegrationKeepsSetuid(t *testing.T) {
 	want(t, asUser(t, open, "grep", "NoNewPrivs", "/proc/self/status"), "NoNewPrivs:\t0\n")
