@@ -247,7 +247,7 @@ func (e *engine) drain(d time.Duration) {
 	defer cancel()
 	open := e.flows.Len()
 	if err := e.flows.Drain(ctx); errors.Is(err, context.DeadlineExceeded) {
-		e.log.Info("drain: flows were cut", "after", d, "open", open)
+		e.log.Info("drain: flows were cut when the time was up", "open", open)
 	}
 }
 
