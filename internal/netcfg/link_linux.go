@@ -66,6 +66,7 @@ func (h *Host) configureLink() error {
 		}
 		h.push(func() error { return h.nl.LinkSetDown(link) })
 	}
+	h.keepNeighbor()
 	for _, a := range addrs {
 		if err := h.awaitAddress(a.Addr()); err != nil {
 			return err
@@ -82,6 +83,21 @@ func (h *Host) configureLink() error {
 		}
 	}
 	return nil
+}
+
+// keepNeighbor makes the TUN's IPv4 neighbor permanent. A point-to-point
+// interface has one neighbor, 0.0.0.0, for all destinations. When the kernel's
+// neighbor table is full (gc_thresh3), as in a flood from false addresses of a
+// LAN, the kernel removes this entry first and can't add it again: then no
+// packet gets into the TUN. The kernel does not remove permanent entries.
+// Without the right to add it the TUN works, but for such a flood.
+func (h *Host) keepNeighbor() {
+	n := &netlink.Neigh{LinkIndex: h.index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: net.IPv4zero}
+	if err := h.nl.NeighSet(n); err != nil {
+		h.log.Debug("the TUN's neighbor is not permanent", "err", err)
+		return
+	}
+	h.push(func() error { return h.nl.NeighDel(n) })
 }
 
 // push records an undo on the interface; one that is gone needs none.
