@@ -8,10 +8,11 @@ import (
 
 var errLoop = errors.New("the nameserver asks netstackd in its turn")
 
-// loops notices queries that come back: a nameserver that is asked for a name,
-// and itself asks the stack's nameserver for it. Such a query has the name with
-// the very letters in upper case that were chosen at random for it. The zero
-// value is ready.
+// loops notices queries that come back: a nameserver that is asked for a name
+// forwards the query, and it arrives here again. Such a query has the name with
+// the very letters in upper case that were chosen at random for it. It is a loop
+// if it was sent to the stack's nameserver. One that was captured on its way to
+// another nameserver is not: that one is asked. The zero value is ready.
 type loops struct {
 	mu    sync.Mutex
 	asked map[string]netip.AddrPort // question sections under way, and who was asked

@@ -2,12 +2,15 @@ package dns_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +50,69 @@ func TestServerLoop(t *testing.T) {
 	}
 	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, looping.addr.String()) {
 		t.Errorf("want one warning that names %s:\n%s", looping.addr, text)
+	}
+}
+
+// A nameserver of this host forwards to another, and its query is captured. That
+// is no loop: the other one is asked, and no third in its place.
+func TestServerForwarderIsCaptured(t *testing.T) {
+	good := newNameserver(t, records(1))
+	dead := newNameserver(t, func(string, []byte) [][]byte { return nil })
+	for _, c := range []struct {
+		name     string
+		asked    *nameserver
+		captured dns.Captured
+		answers  int
+		forwards int64
+	}{
+		{"asked only", good, dns.AskedOnly, 1, 1},
+		{"asked first", good, dns.AskedFirst, 1, 1},
+		{"asked first, refused", dead, dns.AskedFirst, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log lockedBuffer
+			plain, streams := listen(t)
+			captured, unused := listen(t)
+			unused.Close()
+			var forwards atomic.Int64
+			forwarder := newNameserver(t, func(network string, q []byte) [][]byte {
+				if network != "udp" {
+					return nil
+				}
+				forwards.Add(1)
+				return [][]byte{(&server{nil, captured.LocalAddr().String()}).ask(t, "udp", q)}
+			})
+			s := dns.New(&dialer{fail: func(_, address string) error {
+				if address == dead.addr.String() {
+					return syscall.ECONNREFUSED
+				}
+				return nil
+			}}, dns.Config{
+				Servers:  func() []netip.AddrPort { return []netip.AddrPort{forwarder.addr} },
+				Captured: c.captured,
+				Stagger:  time.Minute, Timeout: time.Minute, // that is not what ends it
+				Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() {
+				done <- s.Serve(ctx, []net.PacketConn{plain, capturedPackets{captured, c.asked.addr}}, []net.Listener{streams})
+			}()
+			defer func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}()
+			q := question(t, 9, "www.example.com.", dnsmessage.TypeA, 0)
+			a := unpack(t, q, (&server{s, plain.LocalAddr().String()}).ask(t, "udp", q))
+			if len(a.Answers) != c.answers || (a.RCode == dnsmessage.RCodeSuccess) != (c.answers > 0) {
+				t.Errorf("%v with %d answers, want %d", a.RCode, len(a.Answers), c.answers)
+			}
+			if n := forwards.Load(); n != c.forwards || log.String() != "" {
+				t.Errorf("forwarded %d times, want %d; log:\n%s", n, c.forwards, log.String())
+			}
+		})
 	}
 }
 

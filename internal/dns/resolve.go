@@ -60,12 +60,13 @@ var errNoServers = errors.New("no nameserver is configured")
 func (s *Server) forward(ctx context.Context, q *query, from client) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	if server, ok := s.loops.find(q.question); ok {
-		s.warn(server, errLoop)
-		s.silent.note(time.Now(), server)
+	forwarder, returned := s.loops.find(q.question)
+	if returned && (!from.asked.IsValid() || from.asked == forwarder) {
+		s.warn(forwarder, errLoop)
+		s.silent.note(time.Now(), forwarder)
 		return nil, errLoop
 	}
-	servers, err := s.permitted(s.servers(q, from.asked), from.source)
+	servers, err := s.permitted(s.servers(q, from.asked, returned), from.source)
 	if err != nil {
 		return nil, err
 	}
@@ -169,13 +170,14 @@ func (s *Server) warn(server netip.AddrPort, err error) {
 // servers are those to ask, first choice first. A captured query is asked the
 // nameserver that it was meant for. The others may answer in its place if the
 // client wants recursion: they say what they have heard, and nothing by their
-// own authority.
-func (s *Server) servers(q *query, asked netip.AddrPort) []netip.AddrPort {
+// own authority. They may not if the query has returned: a nameserver of theirs
+// forwards it, and would forward it again.
+func (s *Server) servers(q *query, asked netip.AddrPort, returned bool) []netip.AddrPort {
 	if !asked.IsValid() {
 		return s.cfg.Servers()
 	}
 	list := []netip.AddrPort{asked}
-	if s.cfg.Captured == AskedFirst && q.recursion() {
+	if s.cfg.Captured == AskedFirst && q.recursion() && !returned {
 		for _, other := range s.cfg.Servers() {
 			if other != asked {
 				list = append(list, other)
