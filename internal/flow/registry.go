@@ -186,10 +186,13 @@ func (r *Registry) enter() (n int64, err error) {
 	return n, nil
 }
 
+// Remote reports whether a source address is known to be another host's.
+func (r *Registry) Remote(src netip.Addr) bool { return r.cfg.Remote != nil && r.cfg.Remote(src) }
+
 // mostOf returns how many flows the flow's source may have, 0 for no limit.
 func (r *Registry) mostOf(m *Meta) int {
 	most := r.cfg.MaxPerSource
-	if r.cfg.Remote == nil || !r.cfg.Remote(m.Source.Addr()) {
+	if !r.Remote(m.Source.Addr()) {
 		if m.Inbound == Transparent {
 			return 0 // of this host, which may have all of them
 		}

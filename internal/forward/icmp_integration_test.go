@@ -278,3 +278,37 @@ func TestEchoLimit(t *testing.T) {
 		t.Errorf("%d of 4 requests of other hosts carried on", others)
 	}
 }
+
+// Echo requests from many addresses of other hosts open a bounded number of
+// sockets. Those of this host are not limited.
+func TestRemoteOpens(t *testing.T) {
+	loop, err := epoll.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	remote := netip.MustParsePrefix("10.0.0.0/8")
+	opened := map[bool]int{} // by remote
+	listen := func(_ context.Context, m *flow.Meta, _ string) (net.PacketConn, bool, error) {
+		opened[remote.Contains(m.Source.Addr())]++
+		return nil, false, net.ErrClosed
+	}
+	flows := flow.NewRegistry(flow.Config{Remote: remote.Contains})
+	e := forward.NewEcho(newFakeLink(true, true, 1500), listen, loop, flows, forward.EchoConfig{})
+	const flood = 20_000
+	start := time.Now()
+	for i := range flood {
+		for _, net := range []byte{10, 198} {
+			p := icmpPacket(netip.AddrFrom4([4]byte{net, 1, byte(i >> 8), byte(i)}), netip.MustParseAddr("192.0.2.1"), 8, 0, 0, nil)
+			e.HandlePacket(p)
+			p.Buf.DecRef()
+		}
+	}
+	most := 2001 + int(2000*time.Since(start).Seconds())
+	if n := opened[true]; n < 2000 || n > most {
+		t.Errorf("%d sockets for other hosts, want 2000 to %d", n, most)
+	}
+	if n := opened[false]; n != flood {
+		t.Errorf("%d sockets for this host, want %d", n, flood)
+	}
+}

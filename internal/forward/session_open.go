@@ -15,9 +15,19 @@ import (
 // needed when the first descriptor that comes free goes to somebody else.
 const maxEvictions = 4
 
+// remoteOpensPerSecond is how many sessions a second other hosts may open in
+// all, with a burst of as many. A session costs a socket, some 0.1 ms of CPU.
+// Datagrams from false addresses would each open one and leave no time for
+// other traffic. The sessions that exist are not affected.
+const remoteOpensPerSecond = 2000
+
 // openSession returns the session of src, which it makes unless somebody else
 // was quicker; nil when it can't be had.
 func (u *sessionSet) openSession(network string, src, dst netip.AddrPort, hash uint32, short bool) *session {
+	if u.flows.Remote(src.Addr()) && !u.remoteOpens.Allow() {
+		u.counters.refused.Add(1)
+		return nil
+	}
 	s := &session{
 		u: u, src: src, hash: hash, users: 1, // the opener
 		meta: flow.Meta{Inbound: flow.Transparent, Network: network, Source: src, Dest: dst},

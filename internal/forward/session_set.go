@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
 	"netstackd/internal/netstack"
@@ -27,13 +29,15 @@ type sessionSet struct {
 	// dial gets a session its carrier.
 	dial func(ctx context.Context, s *session) (carrier, error)
 
-	table    sessionTable
-	idle     idleTimer
-	ready    readyList            // sessions with packets to send at Flush
-	limit    *netstack.ErrorLimit // of ICMP errors made here
-	counters counters
-	batches  sync.Pool // *batch
-	scratch  scratch
+	table sessionTable
+	idle  idleTimer
+	// remoteOpens limits new sessions of other hosts.
+	remoteOpens *rate.Limiter
+	ready       readyList            // sessions with packets to send at Flush
+	limit       *netstack.ErrorLimit // of ICMP errors made here
+	counters    counters
+	batches     sync.Pool // *batch
+	scratch     scratch
 
 	mu     sync.Mutex
 	closed bool           // no session may open any more, no goroutine start
@@ -77,6 +81,7 @@ func (u *sessionSet) init(l Link, loop *epoll.Loop, flows *flow.Registry, limit 
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
+	u.remoteOpens = rate.NewLimiter(remoteOpensPerSecond, remoteOpensPerSecond)
 	u.start = time.Now()
 	u.wake = make(chan struct{}, 1)
 	u.table.init()
