@@ -83,7 +83,7 @@ func TestIntegrationShutdownWithClients(t *testing.T) {
 		client(request(socks.Connect, silent.Addr().Next().Next().String()+":80"))
 		exchange(t, dialTCP(t, n.A, dest(testnet.IPv4, 5, echo)), "transparent, then idle")
 	}
-	half := &synFlood{dest: netip.MustParseAddrPort(dest(testnet.IPv4, 6, echo)), perSecond: 1000, total: 100}
+	half := &synFlood{load: load{perSecond: 1000, total: 100}, dest: netip.MustParseAddrPort(dest(testnet.IPv4, 6, echo))}
 	if err := n.A.Do(half.run); err != nil {
 		t.Fatal(err)
 	}

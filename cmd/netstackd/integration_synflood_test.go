@@ -35,8 +35,8 @@ func TestIntegrationSYNFlood(t *testing.T) {
 			n, d := startGateway(t)
 			port := n.B.ServeTCP(t, ":0", testnet.Echo)
 			target := n.B.ServeTCP(t, ":0", func(*net.TCPConn) {}) // closes
-			f := &synFlood{dest: netip.AddrPortFrom(c.dest, target), perSecond: 10_000, total: 60_000}
-			underFlood(t, n, d, f, port)
+			f := &synFlood{load: load{perSecond: 10_000, total: 60_000}, dest: netip.AddrPortFrom(c.dest, target)}
+			underFlood(t, n.A, d, f, throughGateway(n, port))
 		})
 	}
 }
@@ -46,8 +46,8 @@ func TestIntegrationSYNFlood(t *testing.T) {
 func TestIntegrationSilentHostScan(t *testing.T) {
 	n, d := startGateway(t, "--max-flows", "1000")
 	port := n.B.ServeTCP(t, ":0", testnet.Echo)
-	f := &synFlood{source: n.A.IP4, dest: netip.AddrPortFrom(silent.Addr().Next(), port), perSecond: 2000, total: 10_000}
-	underFlood(t, n, d, f, port)
+	f := &synFlood{load: load{perSecond: 2000, total: 10_000}, source: n.A.IP4, dest: netip.AddrPortFrom(silent.Addr().Next(), port)}
+	underFlood(t, n.A, d, f, throughGateway(n, port))
 }
 
 func startGateway(t *testing.T, args ...string) (*testnet.Network, *testnet.Daemon) {
@@ -58,17 +58,29 @@ func startGateway(t *testing.T, args ...string) (*testnet.Network, *testnet.Daem
 	return n, n.A.Start(t, program.Path(t), append(append(routes(), "--gateway", "--drain", "0s"), args...)...)
 }
 
-// underFlood makes connections, one after the other, before a flood, beside it
-// and 5 s after it.
-func underFlood(t *testing.T, n *testnet.Network, d *testnet.Daemon, f *synFlood, port uint16) {
+// patience is how long a healthy connection may take: a SYN that is lost is
+// sent again after 1 s.
+const patience = 2 * time.Second
+
+func throughGateway(n *testnet.Network, port uint16) func(i int) error {
+	return func(i int) error { return tryFlow(n.A, dest(testnet.IPv4, i%200, port), patience) }
+}
+
+// flooder is what underFlood starts: run returns when all of it is sent.
+type flooder interface {
+	run() error
+	result() (sent int, took time.Duration)
+}
+
+// underFlood makes connections, one after the other, before a flood from a
+// host, beside it and 5 s after it.
+func underFlood(t *testing.T, from *testnet.Host, d *testnet.Daemon, f flooder, connect func(i int) error) {
 	t.Helper()
-	const patience = 2 * time.Second // a SYN that is lost is sent again after 1 s
-	connect := func(i int) error { return tryFlow(n.A, dest(testnet.IPv4, i%200, port), patience) }
 	if err := connect(0); err != nil {
 		t.Fatalf("before the flood: %v", err)
 	}
-	sent := make(chan error, 1)
-	go func() { sent <- n.A.Do(f.run) }()
+	done := make(chan error, 1)
+	go func() { done <- from.Do(f.run) }()
 	tries, failed := 0, 0
 	pace := time.NewTicker(10 * time.Millisecond)
 	defer pace.Stop()
@@ -76,7 +88,7 @@ func underFlood(t *testing.T, n *testnet.Network, d *testnet.Daemon, f *synFlood
 	var slowest time.Duration
 	for flooding := true; flooding; {
 		select {
-		case err := <-sent:
+		case err := <-done:
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,10 +103,11 @@ func underFlood(t *testing.T, n *testnet.Network, d *testnet.Daemon, f *synFlood
 			tries++
 		}
 	}
-	t.Logf("%d SYNs in %v; %d of %d connections failed beside them, the last with %v; the slowest took %v; RSS %d MiB",
-		f.sent, f.took, failed, tries, last, slowest, d.RSS(t)>>20)
-	if f.sent < 10_000 || tries < 50 {
-		t.Fatalf("no flood: %d SYNs sent, %d connections tried", f.sent, tries)
+	sent, took := f.result()
+	t.Logf("%d sent in %v; %d of %d connections failed beside them, the last with %v; the slowest took %v; RSS %d MiB",
+		sent, took, failed, tries, last, slowest, d.RSS(t)>>20)
+	if sent < 10_000 || tries < 50 {
+		t.Fatalf("no flood: %d sent, %d connections tried", sent, tries)
 	}
 	if failed*20 > tries {
 		t.Errorf("%d of %d connections failed during the flood, the last with %v", failed, tries, last)
@@ -107,16 +120,39 @@ func underFlood(t *testing.T, n *testnet.Network, d *testnet.Daemon, f *synFlood
 	}
 }
 
-// synFlood sends SYNs to one destination, each from a port of its own, and from
-// an address of its own unless source says which.
-type synFlood struct {
-	source    netip.Addr
-	dest      netip.AddrPort
+// load sends a number of things at a rate, in batches of a millisecond.
+type load struct {
 	perSecond int
 	total     int
 
 	sent int
 	took time.Duration
+}
+
+func (l *load) result() (sent int, took time.Duration) { return l.sent, l.took }
+
+func (l *load) pace(send func(i int) error) error {
+	begin := time.Now()
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for l.sent < l.total {
+		for due := int(time.Since(begin).Seconds() * float64(l.perSecond)); l.sent < min(due, l.total); l.sent++ {
+			if err := send(l.sent); err != nil {
+				return err
+			}
+		}
+		<-pace.C
+	}
+	l.took = time.Since(begin)
+	return nil
+}
+
+// synFlood sends SYNs to one destination, each from a port of its own, and from
+// an address of its own unless source says which.
+type synFlood struct {
+	load
+	source netip.Addr
+	dest   netip.AddrPort
 }
 
 // run sends from the namespace of the calling thread.
@@ -127,24 +163,17 @@ func (f *synFlood) run() error {
 	}
 	defer unix.Close(fd)
 	to := &unix.SockaddrInet4{Addr: f.dest.Addr().As4()}
-	begin := time.Now()
-	pace := time.NewTicker(time.Millisecond)
-	defer pace.Stop()
-	for f.sent < f.total {
-		for due := int(time.Since(begin).Seconds() * float64(f.perSecond)); f.sent < min(due, f.total); f.sent++ {
-			src := f.source
-			if !src.IsValid() {
-				src = netip.AddrFrom4([4]byte{10, 99, byte(f.sent >> 8), byte(f.sent)})
-			}
-			from := netip.AddrPortFrom(src, uint16(1024+f.sent%60_000))
-			if err := unix.Sendto(fd, synPacket(from, f.dest, uint32(f.sent)), 0, to); err != nil && err != unix.ENOBUFS {
-				return fmt.Errorf("send a SYN: %w", err)
-			}
+	return f.pace(func(i int) error {
+		src := f.source
+		if !src.IsValid() {
+			src = netip.AddrFrom4([4]byte{10, 99, byte(i >> 8), byte(i)})
 		}
-		<-pace.C
-	}
-	f.took = time.Since(begin)
-	return nil
+		from := netip.AddrPortFrom(src, uint16(1024+i%60_000))
+		if err := unix.Sendto(fd, synPacket(from, f.dest, uint32(i)), 0, to); err != nil && err != unix.ENOBUFS {
+			return fmt.Errorf("send a SYN: %w", err)
+		}
+		return nil
+	})
 }
 
 // synPacket is an IPv4 packet with a SYN (RFC 9293 §3.1). The kernel fills in
