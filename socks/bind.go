@@ -77,32 +77,23 @@ func (c *client) bind(ctx context.Context, dst Addr) {
 func (c *client) listen(ctx context.Context, m *flow.Meta, dst Addr) (ln net.Listener, bnd netip.AddrPort, want netip.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
-	if up, ok := c.dialer.(*Client); ok { // the upstream does all of this
-		ln, err = up.Listen(ctx, m, "tcp", "")
+	if c.cfg.Upstream { // it does all of this
+		ln, err = c.dialer.Listen(ctx, m, "tcp", "")
 		if err != nil {
 			return nil, bnd, want, err
 		}
 		return ln, addrPort(ln.Addr()), want, nil
 	}
+	var local netip.Addr
 	if dst.IsName() || !dst.IP.IsUnspecified() {
 		if err := dst.check(); err != nil {
 			return nil, bnd, want, err
 		}
-		port := dst.Port
-		if port == 0 {
-			port = 9 // discard: nothing is sent, and 0 can't be connected to
-		}
-		// A connected UDP socket sends nothing, and knows both addresses.
-		probe, err := c.dialer.DialContext(ctx, m, "udp", Addr{dst.Name, dst.IP, port}.String())
-		if err != nil {
+		if local, want, err = c.ends(ctx, m, dst); err != nil {
 			return nil, bnd, want, err
 		}
-		bnd, want = addrPort(probe.LocalAddr()), addrPort(probe.RemoteAddr()).Addr()
-		probe.Close()
-	}
-	local := bnd.Addr()
-	if !local.IsValid() { // anyone may come: where the client came, others can
-		local = c.local.Addr()
+	} else {
+		local = c.outward(ctx, m, dst.IP)
 	}
 	network := "tcp4"
 	if local.Is6() {
@@ -113,6 +104,46 @@ func (c *client) listen(ctx context.Context, m *flow.Meta, dst Addr) (ln net.Lis
 		return nil, bnd, want, err
 	}
 	return ln, addrPort(ln.Addr()), want, nil
+}
+
+// Hosts on the Internet, of which only the routes to them matter. They are
+// a.root-servers.net.
+var (
+	outside4 = netip.AddrFrom4([4]byte{198, 41, 0, 4})
+	outside6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x05, 0x03, 0xba, 0x3e, 13: 2, 15: 0x30})
+)
+
+// outward returns the address by which other hosts reach the dialer's. For a
+// client on another host it is the one that faces the client. A client on this
+// host may come by loopback, or by the TUN: the address is then that of the
+// route to the Internet, of the family of zeros if there is one. Without any
+// route it is where the client came.
+func (c *client) outward(ctx context.Context, m *flow.Meta, zeros netip.Addr) netip.Addr {
+	list := [...]netip.Addr{c.src.Addr(), outside4, outside6}
+	if zeros.Is6() {
+		list[1], list[2] = outside6, outside4
+	}
+	for _, to := range list {
+		local, remote, err := c.ends(ctx, m, Addr{IP: to})
+		if err == nil && local != remote && !local.IsLoopback() && !local.IsLinkLocalUnicast() {
+			return local
+		}
+	}
+	return c.local.Addr()
+}
+
+// ends returns the addresses that a connection to an address would have. Nothing
+// is sent: a connected UDP socket has both.
+func (c *client) ends(ctx context.Context, m *flow.Meta, to Addr) (local, remote netip.Addr, err error) {
+	if to.Port == 0 {
+		to.Port = 9 // discard: 0 can't be connected to
+	}
+	probe, err := c.dialer.DialContext(ctx, m, "udp", to.String())
+	if err != nil {
+		return local, remote, err
+	}
+	defer probe.Close()
+	return addrPort(probe.LocalAddr()).Addr(), addrPort(probe.RemoteAddr()).Addr(), nil
 }
 
 // wanted reports whether the peer of a BIND may connect.
@@ -157,7 +188,7 @@ func (c *client) acceptOne(ctx context.Context, ln net.Listener, want netip.Addr
 			return nil, err
 		}
 		if errors.Is(cause, context.DeadlineExceeded) {
-			return nil, fmt.Errorf("nobody connected: %w", syscall.ETIMEDOUT)
+			return nil, fmt.Errorf("no peer connected: %w", syscall.ETIMEDOUT)
 		}
 		return nil, cause
 	}

@@ -1,6 +1,7 @@
 package socks_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -42,6 +43,90 @@ func TestBind(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With zeros for DST.ADDR, the listener is where other hosts reach this one, not
+// where a client came that is on this host.
+func TestBindZeros(t *testing.T) {
+	for _, c := range []struct {
+		name, zeros string
+		routes      map[string]string // host: the local address of the route to it
+		want        string            // where to listen
+	}{
+		{"default route", "0.0.0.0:0", map[string]string{"198.41.0.4": "192.0.2.7", "2001:503:ba3e::2:30": "2001:db8::7"}, "192.0.2.7:0"},
+		{"family of the zeros", "[::]:0", map[string]string{"198.41.0.4": "192.0.2.7", "2001:503:ba3e::2:30": "2001:db8::7"}, "[2001:db8::7]:0"},
+		{"no IPv6", "[::]:0", map[string]string{"198.41.0.4": "192.0.2.7"}, "192.0.2.7:0"},
+		{"client elsewhere", "0.0.0.0:0", map[string]string{"127.0.0.1": "10.0.0.7", "198.41.0.4": "192.0.2.7"}, "10.0.0.7:0"},
+		{"client by this host's address", "0.0.0.0:0", map[string]string{"127.0.0.1": "127.0.0.1", "198.41.0.4": "192.0.2.7"}, "192.0.2.7:0"},
+		{"no route", "0.0.0.0:0", nil, "127.0.0.1:0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := &routedDialer{routes: c.routes, listened: make(chan string, 1)}
+			p := start(t, d, socks.Config{})
+			r := socks5(t, dial(t, p.addr), socks.Bind, c.zeros, socks.ReplySucceeded)
+			if at := <-d.listened; at != c.want {
+				t.Errorf("listens on %s, want %s", at, c.want)
+			}
+			dial(t, r.Addr.String())
+		})
+	}
+}
+
+// routedDialer has the routes that a test gives it, and listens on loopback
+// wherever it is asked to.
+type routedDialer struct {
+	hostDialer
+	routes   map[string]string
+	listened chan string
+}
+
+func (d *routedDialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	to := netip.MustParseAddrPort(address)
+	local, ok := d.routes[to.Addr().String()]
+	if network != "udp" || !ok {
+		return nil, syscall.ENETUNREACH
+	}
+	c, err := d.hostDialer.DialContext(ctx, m, "udp", "127.0.0.1:9")
+	return &routedConn{c, netip.AddrPortFrom(netip.MustParseAddr(local), 5353), to}, err
+}
+
+func (d *routedDialer) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
+	d.listened <- address
+	return d.hostDialer.Listen(ctx, m, "tcp4", "127.0.0.1:0")
+}
+
+type routedConn struct {
+	net.Conn
+	local, remote netip.AddrPort
+}
+
+func (c *routedConn) LocalAddr() net.Addr  { return net.UDPAddrFromAddrPort(c.local) }
+func (c *routedConn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.remote) }
+
+// An upstream listens by itself: it need not carry UDP, by which a dialer on this
+// host tells its own address.
+func TestBindUpstream(t *testing.T) {
+	first := start(t, local, socks.Config{})
+	d := &tcpOnly{via(t, local, "socks5://"+first.addr)}
+	p := start(t, d, socks.Config{Upstream: true})
+	for _, dst := range []string{"127.0.0.1:21", "0.0.0.0:0"} {
+		c := dial(t, p.addr)
+		r := socks5(t, c, socks.Bind, dst, socks.ReplySucceeded)
+		peer := dial(t, r.Addr.String())
+		if second := reply5(t, c); second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
+			t.Errorf("%s: second reply %+v, want the peer %v", dst, second, peer.LocalAddr())
+		}
+	}
+}
+
+// tcpOnly is a dialer in a wrapper, without UDP.
+type tcpOnly struct{ socks.Dialer }
+
+func (d *tcpOnly) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	if network == "udp" {
+		return nil, syscall.EAFNOSUPPORT
+	}
+	return d.Dialer.DialContext(ctx, m, network, address)
 }
 
 func TestBind4(t *testing.T) {

@@ -52,6 +52,9 @@ type Config struct {
 	//     refused request gets reply 2.
 	// The flow is valid during the call. Nil allows everything.
 	Rule func(m *flow.Meta) error
+	// Upstream says that the Dialer's connections come from another host, as a
+	// Client's do, and that its Listen listens there. For a *Client it is set.
+	Upstream bool
 	// Resolver looks up the names that UDP datagrams are sent to. Nil leaves
 	// them to the Dialer's PacketConn, which is then given an Addr with a name.
 	Resolver Resolver

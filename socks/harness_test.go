@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,9 +35,15 @@ func (d hostDialer) resolve(address string) string {
 	return address
 }
 
+// DialContext has no route to the Internet, whatever the machine has: BINDs
+// listen on loopback.
 func (d hostDialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	address = d.resolve(address)
+	if address == "198.41.0.4:9" || address == "[2001:503:ba3e::2:30]:9" {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ENETUNREACH}
+	}
 	var nd net.Dialer
-	return nd.DialContext(ctx, network, d.resolve(address))
+	return nd.DialContext(ctx, network, address)
 }
 
 func (d hostDialer) ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error) {

@@ -34,6 +34,9 @@ type Server struct {
 // relay and registers in flows. No goroutine starts before Serve.
 func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Server {
 	cfg = cfg.withDefaults()
+	if _, ok := dialer.(*Client); ok {
+		cfg.Upstream = true
+	}
 	return &Server{
 		dialer: dialer,
 		relay:  relay,

@@ -149,3 +149,40 @@ func TestIntegrationSOCKSEgressStack(t *testing.T) {
 	})
 	d.Stop()
 }
+
+// A BIND by this host's client listens where another host can come: for zeros
+// on the address that this host has outside.
+func TestIntegrationBind(t *testing.T) {
+	n, _ := start(t)
+	n.A.Run(t, "ip", "route", "add", "default", "via", n.B.IP4.String())
+	for _, proxy := range []string{"127.0.0.1:1080", "198.18.0.2:1080"} {
+		for _, expected := range []string{"0.0.0.0:0", n.B.IP4.String() + ":20"} {
+			t.Run(proxy+"/"+expected, func(t *testing.T) {
+				r, bnd, c := socks5(t, n.A, proxy, socksBind, expected)
+				if r != socksOK || bnd.Addr() != n.A.IP4 {
+					t.Fatalf("reply %d, listens on %v, want %v", r, bnd, n.A.IP4)
+				}
+				peer, err := n.B.DialTimeout("tcp", bnd.String(), 5*time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bound(t, peer)
+				second := make([]byte, 4+4+2)
+				if _, err := io.ReadFull(c, second); err != nil {
+					t.Fatalf("the second reply: %v", err)
+				}
+				if from := netip.AddrFrom4([4]byte(second[4:8])); second[1] != socksOK || from != n.B.IP4 {
+					t.Errorf("second reply %d, from %v, want %v", second[1], from, n.B.IP4)
+				}
+				const payload = "from outside"
+				if _, err := io.WriteString(peer, payload); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, len(payload))
+				if _, err := io.ReadFull(c, got); err != nil || string(got) != payload {
+					t.Errorf("got %q, %v", got, err)
+				}
+			})
+		}
+	}
+}

@@ -84,13 +84,15 @@ func (f *frontend) start() {
 	}
 	if f.carriage.host != nil {
 		base.Resolver = f.carriage.host
+	} else {
+		base.Upstream = true
 	}
 	hostCfg := base
 	hostCfg.Inbound = flow.SOCKSHost
 	d := f.carriage.dialer
 	if f.cfg.SOCKSEgress == EgressStack {
 		// The host routes what comes out of the TUN, and the host looks up names.
-		d, hostCfg.Resolver = e.stack, f.names
+		d, hostCfg.Resolver, hostCfg.Upstream = e.stack, f.names, false
 	}
 	onHost := socks.NewServer(d, e.relay, e.flows, hostCfg)
 	e.routes.SetListeners(addrPorts(f.host), onHost.Relays)
