@@ -111,6 +111,38 @@ func TestIntegrationFileDescriptors(t *testing.T) {
 	d.Stop()
 }
 
+// With few file descriptors three quarters of them are for flows, which one line
+// says. It is not said where --max-flows decides.
+func TestIntegrationFewFileDescriptors(t *testing.T) {
+	n := testnet.New(t)
+	start := func(args ...string) *testnet.Daemon {
+		return testnet.StartCommand(t, n.A.Command(t.Context(), "sh",
+			append([]string{"-c", `ulimit -n 256 && exec "$0" "$@"`, program.Path(t), "--drain", "0s"}, append(routes(), args...)...)...))
+	}
+	const line = "few file descriptors"
+	d := start("--max-flows", "100")
+	if strings.Contains(d.Stderr(), line) {
+		t.Errorf("with --max-flows:\n%s", d.Stderr())
+	}
+	d.Stop()
+	d = start()
+	if said := d.Stderr(); strings.Count(said, line) != 1 || !strings.Contains(said, "descriptors=256 flows=192") {
+		t.Errorf("it is not said once that 256 descriptors make 192 flows:\n%s", said)
+	}
+	port := n.B.ServeTCP(t, ":0", testnet.Echo)
+	var held []net.Conn
+	for len(held) < 192 {
+		c := dialTCP(t, n.A, dest(testnet.IPv4, len(held), port))
+		exchange(t, c, "one of 192")
+		held = append(held, c)
+	}
+	if err := tryFlow(n.A, dest(testnet.IPv4, 192, port), time.Second); err == nil {
+		t.Error("a flow beyond the limit was carried")
+	}
+	exchange(t, held[0], "the old ones live on")
+	d.Stop()
+}
+
 // The cost of a packet and of a flow doesn't grow with the number of distinct
 // destinations.
 func TestIntegrationManyDestinations(t *testing.T) {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"syscall"
 
 	"netstackd/internal/hostnet"
@@ -58,8 +59,9 @@ const spareFDs = 256
 const maxPerClient = 16384
 
 // limits raises the soft limit of descriptors to the hard one, takes
-// --max-flows from it, and --max-memory from the machine.
-func limits(cfg *Config) error {
+// --max-flows from it, and --max-memory from the machine. It says so where the
+// descriptors are few.
+func limits(cfg *Config, log *slog.Logger) error {
 	_, n, err := hostnet.RaiseFDLimit()
 	if err != nil {
 		return err
@@ -69,6 +71,10 @@ func limits(cfg *Config) error {
 		// Running out of them ends idle sessions for datagrams, and where there
 		// are none refuses the flow that wanted one, and no other.
 		cfg.MaxFlows = max(16, int(n-min(spareFDs, n/4)))
+		if n/4 < spareFDs {
+			log.Warn("few file descriptors, and so few flows at once: raise the hard limit (ulimit -Hn, systemd's LimitNOFILE=)",
+				"descriptors", n, "flows", cfg.MaxFlows)
+		}
 	}
 	if cfg.MaxMemory == 0 {
 		total, err := totalMemory()

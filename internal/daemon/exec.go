@@ -25,7 +25,7 @@ func Exec(ctx context.Context, cfg Config, command []string) (status int, err er
 	if len(cfg.PassedOver) > 0 {
 		log.Warn("--config: these keys have no effect in exec, which captures all that its command sends", "keys", strings.Join(cfg.PassedOver, ","))
 	}
-	if err := limits(&cfg); err != nil {
+	if err := limits(&cfg, log); err != nil {
 		return sandbox.StatusFailed, err
 	}
 	path, err := netcfg.OutboundMTU(cfg.Interface, cfg.FWMark)

@@ -30,7 +30,7 @@ import (
 func Run(ctx context.Context, cfg Config) (err error) {
 	log, lines := newLogger(os.Stderr, cfg)
 	defer lines.Close()
-	if err := limits(&cfg); err != nil {
+	if err := limits(&cfg, log); err != nil {
 		return err
 	}
 	auth, err := credentials(cfg, log)
