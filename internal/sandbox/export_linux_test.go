@@ -34,6 +34,9 @@ func AddAddress(name string, p netip.Prefix) error {
 // OpenTUN is openTUN.
 var OpenTUN = openTUN
 
+// BoundUDP is boundUDP.
+var BoundUDP = boundUDP
+
 // Relay is relay.
 type Relay struct{ r *relay }
 

@@ -164,8 +164,12 @@ const dialTimeout = 5 * time.Second
 // dial connects inside and hands the connection out.
 func (h *helper) dial(m message) {
 	reply := message{Op: opDialed, ID: m.ID}
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-	c, err := d.Dial(m.Network, m.Address)
+	address, err := dialAddress(m.Network, m.Address)
+	var c net.Conn
+	if err == nil {
+		d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+		c, err = d.Dial(m.Network, address)
+	}
 	if err != nil {
 		reply.Text, reply.Errno = err.Error(), int(errnoOf(err))
 		_ = h.conn.send(reply)
@@ -180,4 +184,19 @@ func (h *helper) dial(m message) {
 		reply.Text = err.Error()
 		_ = h.conn.send(reply)
 	}
+}
+
+// dialAddress fills in the host of a UDP address without one: a connection to a
+// closed UDP port does not fail, so hosts can't be tried one after the other.
+func dialAddress(network, address string) (string, error) {
+	port, ok := strings.CutPrefix(address, ":")
+	if network != "udp" || !ok {
+		return address, nil
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", err
+	}
+	bound, err := boundUDP(os.DirFS("/proc"), uint16(n))
+	return bound.String(), err
 }

@@ -60,8 +60,9 @@ func (s *Sandbox) Wait(ctx context.Context) (int, error) {
 
 // Dial connects inside the sandbox, from its own loopback: to a server of the
 // command that listens on 127.0.0.1 there, and isn't reached through the TUN. It
-// works while Wait runs. The network is tcp, tcp4 or tcp6, and the connection a
-// *net.TCPConn.
+// works while Wait runs. The network is tcp, tcp4, tcp6 or udp, and the connection
+// a *net.TCPConn or *net.UDPConn. For udp the host may be empty (":53"): that of the
+// server's socket, and ECONNREFUSED when no socket is bound to the port.
 func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	id, answer := s.calls.begin()
 	if err := s.conn.send(message{Op: opDial, ID: id, Network: network, Address: address}); err != nil {
