@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"net/url"
 	"time"
+
+	"netstackd/internal/publish"
 )
 
 // Config is the command line: one field for each flag, in the order of the
@@ -63,7 +65,7 @@ type Config struct {
 type ExecConfig struct {
 	Allow    []netip.Prefix // --allow: what may go out; none means everything
 	BlockLAN bool           // --block-lan: private and link-local destinations are refused
-	Publish  []Publish      // --publish
+	Publish  []publish.Port // --publish
 	Pcap     string         // --pcap: file to write the TUN's packets to
 }
 
@@ -93,13 +95,6 @@ func (c Credential) String() string { return c.User + ":***" }
 
 // UIDRange is an inclusive range of user ids.
 type UIDRange struct{ First, Last uint32 }
-
-// Publish is one `--publish [ADDR:][PORT:]PORT`: connections to Listen on the
-// host reach the command's own port.
-type Publish struct {
-	Listen netip.AddrPort
-	Port   uint16
-}
 
 // defaultKeepAlive finds a peer that vanished in two and a half minutes.
 func defaultKeepAlive() net.KeepAliveConfig {

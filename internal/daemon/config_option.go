@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+
+	"netstackd/internal/publish"
 )
 
 // Command says which of the program's commands take an option.
@@ -113,7 +115,7 @@ func Options(cmd Command) []Option {
 		duration("drain", "how long flows may finish at shutdown (5s)", func(c *Config) *timeout { return (*timeout)(&c.Drain) }),
 		list("allow", "CIDR", "only this may go out", ForExec, parsePrefix, func(c *Config) *[]netip.Prefix { return &c.Exec.Allow }),
 		one("block-lan", "", "this host and its networks, private ones are refused", ForExec, parseBool, func(c *Config) *bool { return &c.Exec.BlockLAN }),
-		list("publish", "PORTS", "[ADDR:][PORT:]PORT of the host to the command", ForExec, parsePublish, func(c *Config) *[]Publish { return &c.Exec.Publish }),
+		list("publish", "PORTS", "[ADDR:][PORT:]PORT[/udp] of the host to the command", ForExec, parsePublish, func(c *Config) *[]publish.Port { return &c.Exec.Publish }),
 		one("pcap", "FILE", "write the command's packets to FILE", ForExec, parseFile, func(c *Config) *string { return &c.Exec.Pcap }),
 		one("log-level", "LEVEL", "debug, info, warn or error ("+speaks+")", both, parseLevel, func(c *Config) *slog.Level { return &c.LogLevel }),
 		one("log-format", "FORMAT", "text or json (text)", both, parseFormat, func(c *Config) *string { return &c.LogFormat }),

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"netstackd/internal/publish"
 	"netstackd/socks"
 )
 
@@ -295,11 +296,18 @@ func parseListen(s string) (string, error) {
 }
 
 // parsePublish takes one port for both sides, or two.
-func parsePublish(s string) (Publish, error) {
-	bad := fmt.Errorf("%q is not [ADDR:][PORT:]PORT; write 8000, 8080:80, 0.0.0.0:8080:80 or [::]:8080:80", s)
-	listen, inner := s, s // one port alone
-	if cut := strings.LastIndexByte(s, ':'); cut >= 0 {
-		listen, inner = s[:cut], s[cut+1:]
+func parsePublish(s string) (publish.Port, error) {
+	bad := fmt.Errorf("%q is not [ADDR:][PORT:]PORT[/udp]; write 8000, 8080:80, 5353/udp, 0.0.0.0:8080:80 or [::]:8080:80", s)
+	ports, network, ok := strings.Cut(s, "/")
+	if !ok {
+		network = "tcp"
+	}
+	if network != "tcp" && network != "udp" {
+		return publish.Port{}, bad
+	}
+	listen, inner := ports, ports // one port alone
+	if cut := strings.LastIndexByte(ports, ':'); cut >= 0 {
+		listen, inner = ports[:cut], ports[cut+1:]
 	}
 	switch _, err := netip.ParseAddr(strings.Trim(listen, "[]")); {
 	case err == nil && strings.HasPrefix(listen, "[") == strings.Contains(listen, ":"): // ADDR:PORT
@@ -309,11 +317,11 @@ func parsePublish(s string) (Publish, error) {
 	}
 	ap, err := netip.ParseAddrPort(listen)
 	if err != nil {
-		return Publish{}, bad
+		return publish.Port{}, bad
 	}
 	port, err := strconv.ParseUint(inner, 10, 16)
 	if err != nil || port == 0 || ap.Port() == 0 {
-		return Publish{}, bad
+		return publish.Port{}, bad
 	}
-	return Publish{Listen: ap, Port: uint16(port)}, nil
+	return publish.Port{Network: network, Listen: ap, Port: uint16(port)}, nil
 }

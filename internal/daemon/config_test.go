@@ -169,7 +169,9 @@ func TestExecUsageErrors(t *testing.T) {
 		{"--publish=:80", "--publish"},
 		{"--publish=0", "--publish"},
 		{"--publish=::1:80", "--publish"},
-		{"--publish=80/udp", "--publish"},
+		{"--publish=80/sctp", "5353/udp"},
+		{"--publish=80/", "--publish"},
+		{"--publish=8080/udp:80", "--publish"},
 		{"--publish=8080:0", "--publish"},
 		{"--publish=host:8080:80", "--publish"},
 		{"--pcap=", "--pcap"},
@@ -196,10 +198,12 @@ func wantUsage(t *testing.T, err error, args, want string) {
 func TestPublish(t *testing.T) {
 	c := daemon.DefaultExec()
 	if err := c.Apply(settings(t, daemon.ForExec, "--publish=8080:80", "--publish=0.0.0.0:53:5353", "--publish=[::]:9:9",
-		"--publish=8000", "--publish=0.0.0.0:8001", "--publish=[::1]:8002")); err != nil {
+		"--publish=8000", "--publish=0.0.0.0:8001", "--publish=[::1]:8002/tcp",
+		"--publish=5353/udp", "--publish=8000:80/udp", "--publish=[::1]:8000:80/udp")); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(c.Exec.Publish), "[{127.0.0.1:8080 80} {0.0.0.0:53 5353} {[::]:9 9} {127.0.0.1:8000 8000} {0.0.0.0:8001 8001} {[::1]:8002 8002}]"; got != want {
+	if got, want := fmt.Sprint(c.Exec.Publish), "[127.0.0.1:8080:80 0.0.0.0:53:5353 [::]:9:9 127.0.0.1:8000:8000 0.0.0.0:8001:8001 [::1]:8002:8002 "+
+		"127.0.0.1:5353:5353/udp 127.0.0.1:8000:80/udp [::1]:8000:80/udp]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

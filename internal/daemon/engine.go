@@ -20,6 +20,7 @@ import (
 	"netstackd/internal/forward"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netstack"
+	"netstackd/internal/publish"
 	"netstackd/internal/relay"
 	"netstackd/internal/route"
 	"netstackd/link"
@@ -45,6 +46,8 @@ type engine struct {
 	udp    *forward.UDP
 	echo   *forward.Echo // nil with an upstream
 	dns    *forward.DNS  // what is sent to port 53, wherever
+
+	published *publish.Server // of exec: set before start
 
 	memory      *memory
 	maxFlows    int
@@ -105,7 +108,8 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 // spareSession ends the datagram session that has been quiet for longest: they
 // outlive their use by minutes, which no connection should be refused for.
 func (e *engine) spareSession() bool {
-	return e.udp != nil && e.udp.Reclaim() || e.echo != nil && e.echo.Reclaim()
+	return e.udp != nil && e.udp.Reclaim() || e.echo != nil && e.echo.Reclaim() ||
+		e.published != nil && e.published.Reclaim()
 }
 
 // spareDescriptor ends what can be spared for the descriptor that it has: first

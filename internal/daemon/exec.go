@@ -108,6 +108,10 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 	if err != nil {
 		return 0, err
 	}
+	if e.published, err = listenPublished(ctx, e, sb, cfg); err != nil {
+		return 0, err
+	}
+	defer e.published.Close()
 	names := dns.New(c.dialer, e.dnsConfig(cfg, c, nil))
 	socksCarriage := c
 	c.dialer = sb.Dialer(c.dialer)
@@ -127,16 +131,11 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		return 0, err
 	}
 	front.start()
-	pub, err := publish(e, sb, cfg)
-	if err != nil {
-		return 0, err
-	}
-	defer pub.close()
-
 	e.learnNAT64(ctx, cfg, c)
 	if err := sb.Run(ctx); err != nil {
 		return sandbox.Status(err), err
 	}
+	e.published.Start()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() { // ends with this function, or with the data path
@@ -149,7 +148,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logg
 		return sandbox.StatusFailed, cause
 	}
 	if err == nil {
-		pub.close()
+		e.published.Close()
 		front.close()
 		e.settle(cfg.Drain)
 	}

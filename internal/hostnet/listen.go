@@ -19,3 +19,18 @@ func ListenLocal(ctx context.Context, address string, keep net.KeepAliveConfig) 
 	l.SetMultipathTCP(false) // splice(2) takes no others
 	return l.Listen(ctx, "tcp", address)
 }
+
+// ListenLocalPacket is ListenLocal for datagrams, with room for bursts.
+func ListenLocalPacket(ctx context.Context, address string) (*net.UDPConn, error) {
+	var l net.ListenConfig
+	c, err := l.ListenPacket(ctx, "udp", address)
+	if err != nil {
+		return nil, err
+	}
+	u := c.(*net.UDPConn)
+	if err := enlargeBuffers(u); err != nil {
+		u.Close()
+		return nil, &net.OpError{Op: "listen", Net: "udp", Addr: u.LocalAddr(), Err: err}
+	}
+	return u, nil
+}

@@ -1,4 +1,4 @@
-package daemon
+package publish
 
 import (
 	"log/slog"
@@ -29,17 +29,12 @@ func TestPublishSurvivesAcceptErrors(t *testing.T) {
 	for _, err := range []error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENOBUFS} {
 		synctest.Test(t, func(t *testing.T) {
 			var out strings.Builder
-			e := &engine{log: slog.New(slog.NewTextHandler(&out, nil)), failed: make(chan error, 1)}
+			s := &Server{cfg: Config{Logger: slog.New(slog.NewTextHandler(&out, nil))}}
 			ln := &failingListener{err: err, times: 100}
 			began := time.Now()
-			(&published{engine: e}).accept(t.Context(), ln, 80)
+			(&tcpPort{s, ln, 80}).accept(t.Context())
 			if took := time.Since(began); ln.times >= 0 || took < 10*time.Second || took > time.Minute {
 				t.Errorf("%v: 100 errors of accept took %v", err, took)
-			}
-			select {
-			case err := <-e.failed:
-				t.Errorf("the engine failed: %v", err)
-			default:
 			}
 			if n := strings.Count(out.String(), "\n"); n != 1 {
 				t.Errorf("%d lines:\n%s", n, &out)
