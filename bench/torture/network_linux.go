@@ -246,7 +246,7 @@ func (n *network) await(ctx context.Context) error {
 					break
 				}
 				if ctx.Err() != nil {
-					return fmt.Errorf("A does not reach B: %w", err)
+					return fmt.Errorf("host A does not reach host B: %w", err)
 				}
 				pause(ctx, 20*time.Millisecond)
 			}
