@@ -88,6 +88,7 @@ func (s *session) write(conn *net.UDPConn, b []byte) bool {
 
 // opened sends what waits, in order, and begins to carry.
 func (s *session) opened(conn *net.UDPConn) {
+	s.set.opened.Add(1) // before the server can answer
 	s.mu.Lock()
 	for len(s.waiting) > 0 && !s.ended {
 		list := s.waiting
@@ -110,7 +111,6 @@ func (s *session) opened(conn *net.UDPConn) {
 		conn.Close()
 		return
 	}
-	s.set.opened.Add(1)
 	s.set.reading.Go(func() { s.read(conn) })
 }
 
