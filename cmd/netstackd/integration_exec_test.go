@@ -236,7 +236,9 @@ func TestIntegrationExecConfigKeys(t *testing.T) {
 }
 
 // The command inherits what it would without netstackd: SIGPIPE has its default
-// effect, no signal is blocked or ignored, and no descriptor of ours is open.
+// effect, no more signals are blocked or ignored, and no descriptor of ours is
+// open. The test's own parent may ignore a signal that no program can reset
+// (glibc keeps 32 and 33 to itself), so that the comparison is with a plain run.
 func TestIntegrationExecInheritsNothing(t *testing.T) {
 	testnet.RequireTool(t, "bash")
 	n := testnet.New(t)
@@ -245,7 +247,7 @@ func TestIntegrationExecInheritsNothing(t *testing.T) {
 		for fd in /proc/$$/fd/*; do echo ${fd##*/}; done`
 	without := run(t, n.A.Command(t.Context(), "bash", "-c", script))
 	r := run(t, n.A.Command(t.Context(), program.Path(t), "exec", "--", "bash", "-c", script))
-	if r.status != 0 || r.stdout != without.stdout || !strings.HasPrefix(r.stdout, "141\n0000000000000000\n0000000000000000\n") {
+	if r.status != 0 || r.stdout != without.stdout || !strings.HasPrefix(r.stdout, "141\n0000000000000000\n") {
 		t.Errorf("status %d, stdout %q, without netstackd %q: %s", r.status, r.stdout, without.stdout, r.stderr)
 	}
 }
