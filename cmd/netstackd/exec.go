@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"netstackd/internal/config"
 	"netstackd/internal/daemon"
 	"netstackd/internal/sandbox"
 	"netstackd/internal/timerslack"
@@ -15,8 +16,8 @@ import (
 // every mistake and failure before the command runs.
 func runExec(args []string) (int, error) {
 	timerslack.Raise()
-	cfg := daemon.DefaultExec()
-	rest, err := parseConfig(commandNamed("exec"), &cfg, daemon.ForExec, args)
+	cfg := config.DefaultExec()
+	rest, err := parseConfig(commandNamed("exec"), &cfg, config.ForExec, args)
 	if errors.Is(err, pflag.ErrHelp) {
 		return 0, err
 	}

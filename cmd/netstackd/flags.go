@@ -6,17 +6,17 @@ import (
 	"slices"
 	"strings"
 
-	"netstackd/internal/daemon"
+	"netstackd/internal/config"
 
 	"github.com/spf13/pflag"
 )
 
 // parseConfig turns a command's arguments into its configuration: defaults,
 // then the --config file, then the flags. It returns what follows the flags.
-func parseConfig(c command, cfg *daemon.Config, takes daemon.Command, args []string) ([]string, error) {
-	options := daemon.Options(takes)
+func parseConfig(c command, cfg *config.Config, takes config.Command, args []string) ([]string, error) {
+	options := config.Options(takes)
 	fs := newFlagSet(c.name)
-	var flags []daemon.Setting
+	var flags []config.Setting
 	for _, o := range options {
 		f := fs.VarPF(&optionValue{o, &flags}, o.Name, "", o.Help)
 		f.Hidden = o.Hidden
@@ -24,14 +24,14 @@ func parseConfig(c command, cfg *daemon.Config, takes daemon.Command, args []str
 			f.NoOptDefVal = "true"
 		}
 	}
-	options = slices.DeleteFunc(options, func(o daemon.Option) bool { return o.Hidden })
+	options = slices.DeleteFunc(options, func(o config.Option) bool { return o.Hidden })
 	file := fs.String("config", "", "")
 	rest, err := parse(fs, args, func() string { return help(c, options) })
 	if err != nil {
 		return nil, err
 	}
 	if fs.Changed("config") {
-		settings, err := daemon.ReadFile(*file, takes)
+		settings, err := config.ReadFile(*file, takes)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +87,7 @@ func parse(fs *pflag.FlagSet, args []string, help func() string) ([]string, erro
 			}
 		})
 		hint := fmt.Sprintf("see netstackd %s --help", fs.Name())
-		if near := daemon.Nearest(word, names); near != "" {
+		if near := config.Nearest(word, names); near != "" {
 			hint = "did you mean --" + near + "?"
 		}
 		return nil, usageError(fmt.Sprintf("%s%s: unknown flag; %s", dashes, word, hint))
@@ -95,7 +95,7 @@ func parse(fs *pflag.FlagSet, args []string, help func() string) ([]string, erro
 		return nil, usageError(fmt.Sprintf("--%s: needs a value; see netstackd %s --help", missing.GetFlag().Name, fs.Name()))
 	case errors.As(err, &invalid):
 		// The text of invalid repeats the value, which may be a password.
-		if cause := new(daemon.UsageError); errors.As(err, &cause) {
+		if cause := new(config.UsageError); errors.As(err, &cause) {
 			return nil, cause
 		}
 		return nil, usageError(fmt.Sprintf("--%s: %v", invalid.GetFlag().Name, invalid.Unwrap()))
@@ -111,14 +111,14 @@ func noArguments(name string, rest []string) error {
 	return usageError(fmt.Sprintf("%s: unexpected argument %q; flags start with --", name, rest[0]))
 }
 
-// optionValue collects an option's values, in order, for daemon.Config.Apply.
+// optionValue collects an option's values, in order, for config.Config.Apply.
 type optionValue struct {
-	option   daemon.Option
-	settings *[]daemon.Setting
+	option   config.Option
+	settings *[]config.Setting
 }
 
 func (v *optionValue) Set(s string) error {
-	*v.settings = append(*v.settings, daemon.Setting{Option: v.option, Value: s})
+	*v.settings = append(*v.settings, config.Setting{Option: v.option, Value: s})
 	return v.option.Check(s)
 }
 

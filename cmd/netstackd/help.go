@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"strings"
 
-	"netstackd/internal/daemon"
+	"netstackd/internal/config"
 )
 
 // help is a command's manual: one screen, one line a flag.
-func help(c command, options []daemon.Option) string {
+func help(c command, options []config.Option) string {
 	var b strings.Builder
 	if c.name == "run" {
 		b.WriteString("netstackd: a userspace network stack behind a TUN, with SOCKS on both sides\n\n")

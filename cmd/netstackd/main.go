@@ -10,7 +10,7 @@ import (
 	"os"
 	"strings"
 
-	"netstackd/internal/daemon"
+	"netstackd/internal/config"
 	"netstackd/internal/logging"
 	"netstackd/internal/sandbox"
 
@@ -76,7 +76,7 @@ func dispatch(args []string) (int, error) {
 		names = append(names, c.name)
 	}
 	hint := "see netstackd --help"
-	if near := daemon.Nearest(name, names); near != "" {
+	if near := config.Nearest(name, names); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	return 0, usageError(fmt.Sprintf("%s: unknown command; %s", name, hint))
@@ -94,7 +94,7 @@ func exitStatus(status int, err error) int {
 	if status != 0 {
 		return status
 	}
-	var option *daemon.UsageError
+	var option *config.UsageError
 	var other usageError
 	if errors.As(err, &option) || errors.As(err, &other) {
 		return exitUsage

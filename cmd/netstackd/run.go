@@ -1,6 +1,7 @@
 package main
 
 import (
+	"netstackd/internal/config"
 	"netstackd/internal/daemon"
 	"netstackd/internal/timerslack"
 )
@@ -8,8 +9,8 @@ import (
 // runDaemon is `netstackd run`.
 func runDaemon(args []string) (int, error) {
 	timerslack.Raise()
-	cfg := daemon.Default()
-	rest, err := parseConfig(commandNamed("run"), &cfg, daemon.ForRun, args)
+	cfg := config.Default()
+	rest, err := parseConfig(commandNamed("run"), &cfg, config.ForRun, args)
 	if err != nil {
 		return 0, err
 	}

@@ -21,7 +21,7 @@ func read(t *testing.T, path string) string {
 // is every flag of netstackd that they use.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	makefile := read(t, "Makefile")
-	options := read(t, "internal/daemon/config_option.go")
+	options := read(t, "internal/config/option.go")
 	documents := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
 	walk(t, func(path string, _ []byte) {
 		if rel, err := filepath.Rel(root, path); err == nil && strings.HasPrefix(rel, "docs/") && strings.HasSuffix(rel, ".md") {

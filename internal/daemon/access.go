@@ -4,13 +4,14 @@ import (
 	"net"
 	"net/netip"
 
+	"netstackd/internal/config"
 	"netstackd/internal/netcfg"
 	"netstackd/internal/route"
 	"netstackd/internal/sandbox"
 )
 
 // hostRoutes returns the rules of run.
-func hostRoutes(cfg Config, host *netcfg.Host) *route.Table {
+func hostRoutes(cfg config.Config, host *netcfg.Host) *route.Table {
 	rc := destinations(cfg)
 	rc.Local, rc.Open = host.IsLocal, cfg.Gateway
 	for _, p := range stackAddresses(cfg) {
@@ -21,7 +22,7 @@ func hostRoutes(cfg Config, host *netcfg.Host) *route.Table {
 
 // sandboxRoutes returns the rules of exec. Clients of a SOCKS listener on the host
 // may be this host's.
-func sandboxRoutes(cfg Config, sb *sandbox.Sandbox) *route.Table {
+func sandboxRoutes(cfg config.Config, sb *sandbox.Sandbox) *route.Table {
 	rc := destinations(cfg)
 	rc.Local, rc.Sandbox = new(route.Interfaces).Has, cfg.Address
 	rc.Probe = sb.Probing
@@ -29,7 +30,7 @@ func sandboxRoutes(cfg Config, sb *sandbox.Sandbox) *route.Table {
 }
 
 // destinations returns the rules on destinations that the flags ask for.
-func destinations(cfg Config) route.Config {
+func destinations(cfg config.Config) route.Config {
 	return route.Config{NoIPv6: cfg.NoIPv6, BlockLAN: cfg.Exec.BlockLAN, Allow: cfg.Exec.Allow}
 }
 

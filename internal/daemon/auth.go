@@ -4,11 +4,12 @@ import (
 	"log/slog"
 	"os"
 
+	"netstackd/internal/config"
 	"netstackd/socks"
 )
 
 // credentials returns who may use the SOCKS listeners, nil for everybody.
-func credentials(cfg Config, log *slog.Logger) (*socks.Credentials, error) {
+func credentials(cfg config.Config, log *slog.Logger) (*socks.Credentials, error) {
 	if len(cfg.Auth) == 0 && cfg.AuthFile == "" {
 		return nil, nil
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"netstackd/internal/config"
 )
 
 func TestAuthFileOthersCanRead(t *testing.T) {
@@ -17,7 +19,7 @@ func TestAuthFileOthersCanRead(t *testing.T) {
 		}
 		var out bytes.Buffer
 		log := slog.New(slog.NewTextHandler(&out, nil))
-		if _, err := credentials(Config{AuthFile: file}, log); err != nil {
+		if _, err := credentials(config.Config{AuthFile: file}, log); err != nil {
 			t.Fatal(err)
 		}
 		warned := strings.Contains(out.String(), "level=WARN") && strings.Contains(out.String(), "chmod 600 "+file)
@@ -32,7 +34,7 @@ func TestRereadSaysWhatChanged(t *testing.T) {
 	file := authFile(t, "ann:one\nbob:two\n")
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	auth, err := credentials(Config{AuthFile: file}, log)
+	auth, err := credentials(config.Config{AuthFile: file}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func TestRereadSaysWhatChanged(t *testing.T) {
 	says("level=ERROR", "old entries hold", "line 1")
 	reread(nil, "", log)
 	says("nothing to read again", "--auth-file", "restart")
-	auth, err = credentials(Config{Auth: []Credential{{"ann", "one"}}}, log)
+	auth, err = credentials(config.Config{Auth: []config.Credential{{User: "ann", Password: "one"}}}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

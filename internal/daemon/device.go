@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"syscall"
 
+	"netstackd/internal/config"
 	"netstackd/internal/hostnet"
 	"netstackd/tun"
 )
@@ -14,16 +15,16 @@ import (
 // packet of a whole super-packet's size, and segments nothing on the way in.
 const defaultMTU = 65000
 
-func (c *Config) mtu() int {
-	if c.MTU > 0 {
-		return c.MTU
+func mtu(cfg config.Config) int {
+	if cfg.MTU > 0 {
+		return cfg.MTU
 	}
 	return defaultMTU
 }
 
 // openTUN opens or adopts the TUN.
-func openTUN(cfg Config) (*tun.Device, error) {
-	tc := tun.Config{Name: cfg.TUN, Queues: cfg.Queues, MTU: cfg.mtu()}
+func openTUN(cfg config.Config) (*tun.Device, error) {
+	tc := tun.Config{Name: cfg.TUN, Queues: cfg.Queues, MTU: mtu(cfg)}
 	if cfg.TUNFd < 0 {
 		dev, err := tun.Open(tc)
 		if errors.Is(err, syscall.EPERM) && cfg.MTU == 0 {
@@ -61,7 +62,7 @@ const maxPerClient = 16384
 // limits raises the soft limit of descriptors to the hard one, takes
 // --max-flows from it, and --max-memory from the machine. It says so where the
 // descriptors are few.
-func limits(cfg *Config, log *slog.Logger) error {
+func limits(cfg *config.Config, log *slog.Logger) error {
 	_, n, err := hostnet.RaiseFDLimit()
 	if err != nil {
 		return err

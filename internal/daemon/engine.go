@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"netstackd/internal/config"
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
 	"netstackd/internal/forward"
@@ -69,7 +70,7 @@ type carriage struct {
 }
 
 // newEngine makes the parts that need no carriage yet. It owns dev.
-func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
+func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, error) {
 	loop, err := epoll.New(0)
 	if err != nil {
 		dev.Close()
@@ -86,7 +87,7 @@ func newEngine(cfg Config, dev link.Device, log *slog.Logger) (*engine, error) {
 		runtime.GC() // pools empty over two collections; this is the first
 		debug.FreeOSMemory()
 	}
-	e.memory = newMemory(cfg.MaxMemory, tcpMemory(), cfg.tcp().LargestBuffer(), func(b relay.Buffers) {
+	e.memory = newMemory(cfg.MaxMemory, tcpMemory(), tcpConfig(cfg).LargestBuffer(), func(b relay.Buffers) {
 		e.relay.SetBuffers(b)
 		stack.LimitBuffers(b.Stack)
 	})
@@ -122,7 +123,7 @@ func (e *engine) spareDescriptor() bool {
 }
 
 // start runs the data path.
-func (e *engine) start(cfg Config, c carriage) error {
+func (e *engine) start(cfg config.Config, c carriage) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.onClose(cancel)
 	e.dns = forward.NewDNS(e.stack.Link(), func(network string, client, server netip.AddrPort) bool {
@@ -165,7 +166,7 @@ func (e *engine) start(cfg Config, c carriage) error {
 	e.serve(func() error { return e.udp.Serve(ctx) })
 	err := e.stack.Start(netstack.Config{
 		Addresses: stackAddrs,
-		TCP:       cfg.tcp(),
+		TCP:       tcpConfig(cfg),
 		Packets:   packets,
 		Connect:   e.tcp.Connect,
 		Permit:    e.routes.PermitAddr,
@@ -294,10 +295,10 @@ func (e *engine) close() {
 }
 
 // stackAddresses are the stack's own addresses, next to the host's.
-func stackAddresses(cfg Config) []netip.Prefix {
+func stackAddresses(cfg config.Config) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range cfg.Address {
-		out = append(out, netip.PrefixFrom(StackAddr(p), p.Bits()))
+		out = append(out, netip.PrefixFrom(config.StackAddr(p), p.Bits()))
 	}
 	return out
 }

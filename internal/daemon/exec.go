@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"netstackd/internal/config"
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netcfg"
@@ -19,7 +20,7 @@ import (
 // Exec runs a command with all its traffic through a stack of its own, and
 // returns the command's exit status. With an error, the status is the one that
 // exec ends with for it.
-func Exec(ctx context.Context, cfg Config, command []string) (status int, err error) {
+func Exec(ctx context.Context, cfg config.Config, command []string) (status int, err error) {
 	log, lines := newLogger(os.Stderr, cfg)
 	defer lines.Close()
 	if len(cfg.PassedOver) > 0 {
@@ -35,7 +36,7 @@ func Exec(ctx context.Context, cfg Config, command []string) (status int, err er
 	sb, err := sandbox.Start(ctx, sandbox.Config{
 		Command:    command,
 		Queues:     cfg.Queues,
-		MTU:        cfg.mtu(),
+		MTU:        mtu(cfg),
 		PathMTU:    path,
 		Addresses:  cfg.Address,
 		NoIPv6:     cfg.NoIPv6,
@@ -56,7 +57,7 @@ func Exec(ctx context.Context, cfg Config, command []string) (status int, err er
 
 // nameserver is the stack's address: IPv4's where there is one, which every
 // resolver understands.
-func nameserver(cfg Config) netip.Addr {
+func nameserver(cfg config.Config) netip.Addr {
 	addrs := stackAddresses(cfg)
 	for _, p := range addrs {
 		if p.Addr().Is4() {
@@ -67,8 +68,8 @@ func nameserver(cfg Config) netip.Addr {
 }
 
 // execIn carries the sandbox's traffic while the command runs.
-func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg Config, log *slog.Logger) (status int, err error) {
-	tunDev, err := tun.FromFD(tun.Config{MTU: cfg.mtu()}, sb.TUN()...)
+func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *slog.Logger) (status int, err error) {
+	tunDev, err := tun.FromFD(tun.Config{MTU: mtu(cfg)}, sb.TUN()...)
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 
+	"netstackd/internal/config"
 	"netstackd/internal/flow"
 	"netstackd/internal/hostnet"
 	"netstackd/socks"
@@ -17,7 +18,7 @@ import (
 // frontend is the SOCKS listeners, on the host and inside the stack.
 type frontend struct {
 	engine   *engine
-	cfg      Config
+	cfg      config.Config
 	carriage carriage
 	auth     *socks.Credentials
 	names    *hostnet.Dialer // the host's own resolver
@@ -90,7 +91,7 @@ func (f *frontend) start() {
 	hostCfg := base
 	hostCfg.Inbound = flow.SOCKSHost
 	d := f.carriage.dialer
-	if f.cfg.SOCKSEgress == EgressStack {
+	if f.cfg.SOCKSEgress == config.EgressStack {
 		// The host routes what comes out of the TUN, and the host looks up names.
 		d, hostCfg.Resolver, hostCfg.Upstream = e.stack, f.names, false
 	}

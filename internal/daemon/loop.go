@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"netstackd/internal/config"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netcfg"
 )
@@ -39,7 +40,7 @@ const lookAgain = 2 * time.Second
 
 // newLoop returns nil unless traffic is captured and the first upstream is on
 // this host. It fails where the upstream is sure to be captured itself.
-func newLoop(ctx context.Context, cfg Config, host *netcfg.Host, names *hostnet.Dialer, log *slog.Logger) (*loop, error) {
+func newLoop(ctx context.Context, cfg config.Config, host *netcfg.Host, names *hostnet.Dialer, log *slog.Logger) (*loop, error) {
 	if len(cfg.Via) == 0 || !cfg.RouteDefault && len(cfg.Route) == 0 {
 		return nil, nil
 	}

@@ -5,12 +5,13 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"netstackd/internal/config"
 	"netstackd/internal/relay"
 )
 
 const (
 	// smallestBuffer is the least that a flow can move with.
-	smallestBuffer = 32 << 10
+	smallestBuffer = config.SmallestBuffer
 	// flowBuffers is how many a flow has: two in the stack, of what the
 	// application has sent and what it has yet to take, and as many in a socket.
 	flowBuffers = 4

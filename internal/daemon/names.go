@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"netstackd/internal/config"
 	"netstackd/internal/dns"
 	"netstackd/internal/netcfg"
 )
@@ -12,7 +13,7 @@ import (
 // serveDNS answers what is captured on its way to port 53, on the stack's
 // addresses if everything is captured, and on whatever else is given, until the
 // engine is closed. It takes over what is given.
-func (e *engine) serveDNS(cfg Config, s *dns.Server, packets []net.PacketConn, streams []net.Listener) error {
+func (e *engine) serveDNS(cfg config.Config, s *dns.Server, packets []net.PacketConn, streams []net.Listener) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.onClose(cancel)
 	packets, streams = append(packets, e.dns.Packets()), append(streams, e.dns.Streams())
@@ -44,7 +45,7 @@ func (e *engine) serveDNS(cfg Config, s *dns.Server, packets []net.PacketConn, s
 // nameservers of the host's links, where resolv.conf leads back to the stack; nil
 // if it doesn't. An upstream cannot reach those on the host's loopback, nor
 // perhaps those that an application asks.
-func (e *engine) dnsConfig(cfg Config, c carriage, host *netcfg.Host) dns.Config {
+func (e *engine) dnsConfig(cfg config.Config, c carriage, host *netcfg.Host) dns.Config {
 	file := dns.NewNameservers("/etc/resolv.conf")
 	servers, captured := file.Servers, dns.AskedOnly
 	if c.host == nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"netstackd/internal/config"
 	"netstackd/internal/route"
 )
 
@@ -43,7 +44,7 @@ func followNAT64(ctx context.Context, find lookup, table *route.Table, known cha
 
 // learnNAT64 has the rules follow the NAT64 prefixes of the host's network, where
 // they depend on them, and waits a moment for the first answer.
-func (e *engine) learnNAT64(ctx context.Context, cfg Config, c carriage) {
+func (e *engine) learnNAT64(ctx context.Context, cfg config.Config, c carriage) {
 	if c.host == nil || cfg.NoIPv6 || !cfg.Exec.BlockLAN && len(cfg.Exec.Allow) == 0 {
 		return
 	}

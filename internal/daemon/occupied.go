@@ -5,6 +5,7 @@ import (
 	"errors"
 	"syscall"
 
+	"netstackd/internal/config"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netcfg"
 	"netstackd/tun"
@@ -13,7 +14,7 @@ import (
 // unoccupied says at once all that another program has of what this one needs,
 // another netstackd most likely: the interface, for which err is what opening it
 // gave, the addresses and the ports. On an error it closes dev.
-func unoccupied(cfg Config, dev *tun.Device, err error) error {
+func unoccupied(cfg config.Config, dev *tun.Device, err error) error {
 	errs := []error{err}
 	link := ""
 	if err == nil {

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 
+	"netstackd/internal/config"
 	"netstackd/internal/publish"
 	"netstackd/internal/sandbox"
 )
 
 // listenPublished opens the ports of --publish, which lead into the sandbox.
-func listenPublished(ctx context.Context, e *engine, sb *sandbox.Sandbox, cfg Config) (*publish.Server, error) {
+func listenPublished(ctx context.Context, e *engine, sb *sandbox.Sandbox, cfg config.Config) (*publish.Server, error) {
 	// The command's server may listen on all addresses, on loopback, or on the
 	// TUN's: they are tried in this order.
 	inside := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}

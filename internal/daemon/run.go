@@ -17,6 +17,7 @@ import (
 	"os"
 	"time"
 
+	"netstackd/internal/config"
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/logging"
@@ -27,7 +28,7 @@ import (
 
 // Run carries traffic until ctx ends or something fails. What it did to the
 // host is undone when it returns.
-func Run(ctx context.Context, cfg Config) (err error) {
+func Run(ctx context.Context, cfg config.Config) (err error) {
 	log, lines := newLogger(os.Stderr, cfg)
 	defer lines.Close()
 	if err := limits(&cfg, log); err != nil {
@@ -86,7 +87,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	front.start()
 	e.serve(func() error { return host.Watch(ctx) })
-	if cfg.SOCKSEgress == EgressStack {
+	if cfg.SOCKSEgress == config.EgressStack {
 		if lacks := netcfg.Forwarding(ctx, dev.Name(), cfg.Address); lacks != "" {
 			log.Warn("--socks-egress stack: " + lacks)
 		}
@@ -112,7 +113,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 // carry returns how flows are carried on: straight out, or by --via, except
 // those that would close the loop.
-func (e *engine) carry(cfg Config, out *hostnet.Dialer, loop *loop) (carriage, error) {
+func (e *engine) carry(cfg config.Config, out *hostnet.Dialer, loop *loop) (carriage, error) {
 	urls := make([]string, 0, len(cfg.Via))
 	direct := true
 	for _, u := range cfg.Via {
@@ -129,7 +130,7 @@ func (e *engine) carry(cfg Config, out *hostnet.Dialer, loop *loop) (carriage, e
 	return carriage{dialer: newUpstreams(via, loop, e.log), loop: loop}, nil
 }
 
-func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
+func hostConfig(cfg config.Config, log *slog.Logger) netcfg.Config {
 	routes := cfg.Route
 	if cfg.RouteDefault {
 		routes = append(routes[:len(routes):len(routes)], netcfg.DefaultRoutes()...)
@@ -149,8 +150,8 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 		ExcludeUIDs:    uidRanges(cfg.ExcludeUID),
 		ExcludeCgroups: cfg.ExcludeCgroup,
 		Gateway:        cfg.Gateway,
-		Strict:         map[Strict]netcfg.Strict{StrictOn: netcfg.StrictOn, StrictKeep: netcfg.StrictKeep}[cfg.Strict],
-		StackEgress:    cfg.SOCKSEgress == EgressStack,
+		Strict:         map[config.Strict]netcfg.Strict{config.StrictOn: netcfg.StrictOn, config.StrictKeep: netcfg.StrictKeep}[cfg.Strict],
+		StackEgress:    cfg.SOCKSEgress == config.EgressStack,
 		StackPorts:     stackPorts(cfg),
 		Mark:           cfg.FWMark,
 		Interface:      cfg.Interface,
@@ -159,7 +160,7 @@ func hostConfig(cfg Config, log *slog.Logger) netcfg.Config {
 }
 
 // stackPorts are those that the stack's own services listen on.
-func stackPorts(cfg Config) []uint16 {
+func stackPorts(cfg config.Config) []uint16 {
 	var ports []uint16
 	if cfg.SOCKSStack != 0 {
 		ports = append(ports, cfg.SOCKSStack)
@@ -170,7 +171,7 @@ func stackPorts(cfg Config) []uint16 {
 	return ports
 }
 
-func uidRanges(in []UIDRange) []netcfg.UIDRange {
+func uidRanges(in []config.UIDRange) []netcfg.UIDRange {
 	var out []netcfg.UIDRange
 	for _, r := range in {
 		out = append(out, netcfg.UIDRange{First: r.First, Last: r.Last})
@@ -180,7 +181,7 @@ func uidRanges(in []UIDRange) []netcfg.UIDRange {
 
 // newLogger returns the logger of cfg, and the queue of lines before w that it
 // writes to.
-func newLogger(w io.Writer, cfg Config) (*slog.Logger, *logging.Writer) {
+func newLogger(w io.Writer, cfg config.Config) (*slog.Logger, *logging.Writer) {
 	handler := func(w io.Writer) slog.Handler {
 		opts := &slog.HandlerOptions{Level: cfg.LogLevel}
 		if cfg.LogFormat == "json" {

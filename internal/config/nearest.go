@@ -1,4 +1,4 @@
-package daemon
+package config
 
 // Nearest is the name that a mistyped word was probably meant to be, or ""
 // when none is close.

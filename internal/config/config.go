@@ -1,4 +1,7 @@
-package daemon
+// Package config is the configuration of `run` and `exec`: one table of options,
+// which the command line, the manual and the YAML file come from, the parsers of
+// their values, and the checks of the whole.
+package config
 
 import (
 	"log/slog"

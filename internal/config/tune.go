@@ -1,7 +1,6 @@
-package daemon
+package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -16,22 +15,6 @@ type Tune struct {
 	TCP      netstack.TCPConfig
 	QueueLen int // packets that each ingress queue holds
 	Batch    int // packets that are delivered between two flushes
-}
-
-// farBuffer is enough for a stack whose own connections go far: over a round
-// trip of 50 ms, 335 Mbyte/s to send and, since half a buffer is window, 168 to
-// receive.
-const farBuffer = 16 << 20
-
-// tcp is how the stack's TCP is tuned.
-func (c *Config) tcp() netstack.TCPConfig {
-	t := c.Tune.TCP
-	t.KeepAlive = c.KeepAlive
-	if c.SOCKSEgress == EgressStack {
-		t.ReceiveBuffer = cmp.Or(t.ReceiveBuffer, farBuffer)
-		t.SendBuffer = cmp.Or(t.SendBuffer, farBuffer)
-	}
-	return t
 }
 
 // setTune takes one KEY=VALUE.
@@ -69,10 +52,13 @@ func setTune(c *Config, s string) (err error) {
 	return nil
 }
 
+// SmallestBuffer is the least, in bytes, that a flow can move with.
+const SmallestBuffer = 32 << 10
+
 func parseBuffer(s string) (int, error) {
 	n, err := parseBytes(s)
-	if err == nil && (n < smallestBuffer || n > math.MaxInt32) {
-		return 0, fmt.Errorf("%d is out of range; use %d to %d bytes", n, smallestBuffer, math.MaxInt32)
+	if err == nil && (n < SmallestBuffer || n > math.MaxInt32) {
+		return 0, fmt.Errorf("%d is out of range; use %d to %d bytes", n, SmallestBuffer, math.MaxInt32)
 	}
 	return int(n), err
 }

@@ -1,4 +1,4 @@
-package daemon_test
+package config_test
 
 import (
 	"errors"
@@ -10,20 +10,20 @@ import (
 	"testing"
 	"time"
 
-	"netstackd/internal/daemon"
+	"netstackd/internal/config"
 	"netstackd/internal/netstack"
 )
 
 // settings turns "--name=value" words into settings for the run command.
-func settings(t *testing.T, cmd daemon.Command, words ...string) []daemon.Setting {
+func settings(t *testing.T, cmd config.Command, words ...string) []config.Setting {
 	t.Helper()
-	var out []daemon.Setting
+	var out []config.Setting
 	for _, w := range words {
 		name, value, _ := strings.Cut(strings.TrimPrefix(w, "--"), "=")
 		found := false
-		for _, o := range daemon.Options(cmd) {
+		for _, o := range config.Options(cmd) {
 			if o.Name == name {
-				out = append(out, daemon.Setting{Option: o, Value: value})
+				out = append(out, config.Setting{Option: o, Value: value})
 				found = true
 			}
 		}
@@ -35,19 +35,19 @@ func settings(t *testing.T, cmd daemon.Command, words ...string) []daemon.Settin
 }
 
 func TestDefaultIsValid(t *testing.T) {
-	for name, c := range map[string]daemon.Config{"run": daemon.Default(), "exec": daemon.DefaultExec()} {
+	for name, c := range map[string]config.Config{"run": config.Default(), "exec": config.DefaultExec()} {
 		if err := c.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := daemon.StackAddr(daemon.Default().Address[0]).String(); got != "198.18.0.2" {
+	if got := config.StackAddr(config.Default().Address[0]).String(); got != "198.18.0.2" {
 		t.Errorf("stack address %s, want 198.18.0.2", got)
 	}
 }
 
 func TestApply(t *testing.T) {
-	c := daemon.Default()
-	err := c.Apply(settings(t, daemon.ForRun,
+	c := config.Default()
+	err := c.Apply(settings(t, config.ForRun,
 		"--route=10.0.0.0/8", "--route=default", "--route=2001:db8::/32", "--route=192.0.2.7",
 		"--socks=off", "--socks-stack=0", "--address=10.1.0.1/24",
 		"--via=socks5://u:p@192.0.2.1:1080", "--via=http://[2001:db8::1]:3128", "--via=socks5h://h:1", "--via=socks4a://u@h:1",
@@ -132,8 +132,8 @@ func TestUsageErrors(t *testing.T) {
 		{"--tune=batch=many", "--tune"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
-			c := daemon.Default()
-			err := c.Apply(settings(t, daemon.ForRun, strings.Fields(tt.args)...))
+			c := config.Default()
+			err := c.Apply(settings(t, config.ForRun, strings.Fields(tt.args)...))
 			if err == nil {
 				err = c.Validate()
 			}
@@ -143,12 +143,12 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestTune(t *testing.T) {
-	c := daemon.Default()
-	if err := c.Apply(settings(t, daemon.ForRun, "--tune=cc=reno", "--tune=sack=false", "--tune=rack=true",
+	c := config.Default()
+	if err := c.Apply(settings(t, config.ForRun, "--tune=cc=reno", "--tune=sack=false", "--tune=rack=true",
 		"--tune=rcvbuf=1M", "--tune=sndbuf=16777216", "--tune=queue-len=64", "--tune=batch=16")); err != nil {
 		t.Fatal(err)
 	}
-	want := daemon.Tune{
+	want := config.Tune{
 		TCP: netstack.TCPConfig{
 			CongestionControl: "reno", NoSACK: true, RACK: true, ReceiveBuffer: 1 << 20, SendBuffer: 16 << 20,
 		},
@@ -157,7 +157,7 @@ func TestTune(t *testing.T) {
 	if c.Tune != want {
 		t.Errorf("got  %+v\nwant %+v", c.Tune, want)
 	}
-	if err := c.Apply(settings(t, daemon.ForRun, "--tune=batch=1")); err != nil || c.Tune != (daemon.Tune{Batch: 1}) {
+	if err := c.Apply(settings(t, config.ForRun, "--tune=batch=1")); err != nil || c.Tune != (config.Tune{Batch: 1}) {
 		t.Errorf("a later source did not replace it: %+v, %v", c.Tune, err)
 	}
 }
@@ -176,8 +176,8 @@ func TestExecUsageErrors(t *testing.T) {
 		{"--publish=host:8080:80", "--publish"},
 		{"--pcap=", "--pcap"},
 	} {
-		c := daemon.DefaultExec()
-		wantUsage(t, c.Apply(settings(t, daemon.ForExec, tt.args)), tt.args, tt.want)
+		c := config.DefaultExec()
+		wantUsage(t, c.Apply(settings(t, config.ForExec, tt.args)), tt.args, tt.want)
 	}
 }
 
@@ -185,7 +185,7 @@ func TestExecUsageErrors(t *testing.T) {
 // it conflicts with, and holds want.
 func wantUsage(t *testing.T, err error, args, want string) {
 	t.Helper()
-	var usage *daemon.UsageError
+	var usage *config.UsageError
 	if !errors.As(err, &usage) {
 		t.Fatalf("%s: got %v, want a usage error", args, err)
 	}
@@ -196,8 +196,8 @@ func wantUsage(t *testing.T, err error, args, want string) {
 }
 
 func TestPublish(t *testing.T) {
-	c := daemon.DefaultExec()
-	if err := c.Apply(settings(t, daemon.ForExec, "--publish=8080:80", "--publish=0.0.0.0:53:5353", "--publish=[::]:9:9",
+	c := config.DefaultExec()
+	if err := c.Apply(settings(t, config.ForExec, "--publish=8080:80", "--publish=0.0.0.0:53:5353", "--publish=[::]:9:9",
 		"--publish=8000", "--publish=0.0.0.0:8001", "--publish=[::1]:8002/tcp",
 		"--publish=5353/udp", "--publish=8000:80/udp", "--publish=[::1]:8000:80/udp")); err != nil {
 		t.Fatal(err)
@@ -210,8 +210,8 @@ func TestPublish(t *testing.T) {
 
 // The manual of exec names its own default.
 func TestExecQueuesHelp(t *testing.T) {
-	for cmd, want := range map[daemon.Command]string{daemon.ForRun: "one per core", daemon.ForExec: "0 = one ("} {
-		for _, o := range daemon.Options(cmd) {
+	for cmd, want := range map[config.Command]string{config.ForRun: "one per core", config.ForExec: "0 = one ("} {
+		for _, o := range config.Options(cmd) {
 			if o.Name == "queues" && !strings.Contains(o.Help, want) {
 				t.Errorf("%q lacks %q", o.Help, want)
 			}
@@ -220,8 +220,8 @@ func TestExecQueuesHelp(t *testing.T) {
 }
 
 func TestSecretsAreNotPrinted(t *testing.T) {
-	c := daemon.Default()
-	if err := c.Apply(settings(t, daemon.ForRun, "--auth=ann:hunter2")); err != nil {
+	c := config.Default()
+	if err := c.Apply(settings(t, config.ForRun, "--auth=ann:hunter2")); err != nil {
 		t.Fatal(err)
 	}
 	if s := fmt.Sprintf("%v %+v", c.Auth, c.Auth); strings.Contains(s, "hunter2") {
@@ -230,7 +230,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	for _, arg := range []string{"--auth=hunter2", "--via=socks5://u:hunter2@host", "--via=hunter2",
 		"--via=hunter2:x@host:1", "--via=socks5://hunter2:1/2@host:1", "--via=socks5://hunter2:1?2@host:1", "--via=socks5://hunter2:1#2@host:1",
 		"--via=socks5://u:hunter2@host:1#x", "--via=socks5://u:hunter2@host:99999"} {
-		if err := c.Apply(settings(t, daemon.ForRun, arg)); err == nil || strings.Contains(err.Error(), "hunter2") {
+		if err := c.Apply(settings(t, config.ForRun, arg)); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error %v", arg, err)
 		}
 	}
@@ -249,8 +249,8 @@ block-lan: true   # exec's; run passes it over
 auth:
   - ann:secret
 `
-	c := daemon.Default()
-	s, err := daemon.ReadFile(file(t, text), daemon.ForRun)
+	c := config.Default()
+	s, err := config.ReadFile(file(t, text), config.ForRun)
 	if err == nil {
 		err = c.Apply(s)
 	}
@@ -262,7 +262,7 @@ auth:
 		t.Errorf("got %+v", c)
 	}
 	// Flags come after the file and replace its lists.
-	if err := c.Apply(settings(t, daemon.ForRun, "--route=192.0.2.0/24")); err != nil {
+	if err := c.Apply(settings(t, config.ForRun, "--route=192.0.2.0/24")); err != nil {
 		t.Fatal(err)
 	}
 	if c.RouteDefault || len(c.Route) != 1 || c.Route[0].String() != "192.0.2.0/24" {
@@ -272,8 +272,8 @@ auth:
 
 // An empty list is no value at all: it does not leave the default.
 func TestReadFileEmptyList(t *testing.T) {
-	c := daemon.Default()
-	s, err := daemon.ReadFile(file(t, "socks: []\naddress: []\n"), daemon.ForRun)
+	c := config.Default()
+	s, err := config.ReadFile(file(t, "socks: []\naddress: []\n"), config.ForRun)
 	if err == nil {
 		err = c.Apply(s)
 	}
@@ -284,14 +284,14 @@ func TestReadFileEmptyList(t *testing.T) {
 		t.Errorf("SOCKS listens on %v, addresses %v", c.SOCKS, c.Address)
 	}
 	wantUsage(t, c.Validate(), "address: []", "none given")
-	if err := c.Apply(settings(t, daemon.ForRun, "--socks=127.0.0.1:1081")); err != nil || len(c.SOCKS) != 1 {
+	if err := c.Apply(settings(t, config.ForRun, "--socks=127.0.0.1:1081")); err != nil || len(c.SOCKS) != 1 {
 		t.Errorf("a flag over an empty list: %v, %v", c.SOCKS, err)
 	}
 }
 
 func TestUserNames(t *testing.T) {
-	c := daemon.Default()
-	if err := c.Apply(settings(t, daemon.ForRun, "--exclude-uid=root", "--exclude-uid=7", "--include-uid=1000-1999")); err != nil {
+	c := config.Default()
+	if err := c.Apply(settings(t, config.ForRun, "--exclude-uid=root", "--exclude-uid=7", "--include-uid=1000-1999")); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := fmt.Sprint(c.ExcludeUID, c.IncludeUID), "[{0 0} {7 7}] [{1000 1999}]"; got != want {
@@ -316,10 +316,10 @@ func TestReadFileErrors(t *testing.T) {
 		{"tun: a\n---\nsocks: off", "config.yaml:2:1: a second document"},
 		{"tun: a\n---\n: :", "config.yaml:"},
 	} {
-		_, err := daemon.ReadFile(file(t, tt.text), daemon.ForRun)
+		_, err := config.ReadFile(file(t, tt.text), config.ForRun)
 		wantUsage(t, err, tt.text, tt.want)
 	}
-	_, err := daemon.ReadFile(filepath.Join(t.TempDir(), "none.yaml"), daemon.ForRun)
+	_, err := config.ReadFile(filepath.Join(t.TempDir(), "none.yaml"), config.ForRun)
 	wantUsage(t, err, "none.yaml", "none.yaml")
 }
 
@@ -335,7 +335,7 @@ func file(t *testing.T, text string) string {
 func TestNearest(t *testing.T) {
 	names := []string{"route", "exclude", "socks", "socks-stack"}
 	for word, want := range map[string]string{"rote": "route", "sock": "socks", "socks-stak": "socks-stack", "zzzz": ""} {
-		if got := daemon.Nearest(word, names); got != want {
+		if got := config.Nearest(word, names); got != want {
 			t.Errorf("%s: got %q, want %q", word, got, want)
 		}
 	}
@@ -346,10 +346,10 @@ func TestKeepAlive(t *testing.T) {
 		"30s":       {Enable: true, Idle: 30 * time.Second, Interval: 30 * time.Second, Count: 9},
 		"1m/15s/5":  {Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 5},
 		"off":       {},
-		"15s/15s/9": daemon.Default().KeepAlive,
+		"15s/15s/9": config.Default().KeepAlive,
 	} {
-		c := daemon.Default()
-		if err := c.Apply(settings(t, daemon.ForRun, "--keepalive="+value)); err != nil || c.KeepAlive != want {
+		c := config.Default()
+		if err := c.Apply(settings(t, config.ForRun, "--keepalive="+value)); err != nil || c.KeepAlive != want {
 			t.Errorf("%s: %+v, %v; want %+v", value, c.KeepAlive, err, want)
 		}
 	}
