@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -44,6 +45,11 @@ func TestMain(m *testing.M) {
 		os.Exit(status)
 	case os.Args[0] == userName:
 		userMain(os.Args[1:])
+	}
+	// Programs that a test starts have each signal's default effect, even when
+	// the test's own parent ignores some (nohup): a caught one is reset by exec.
+	if signal.Ignored(unix.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	}
 	status := m.Run()
 	if path, err := binary(); err == nil {
