@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"netstackd/internal/netcfg"
 	"netstackd/internal/publish"
 )
 
@@ -23,15 +24,15 @@ type Config struct {
 	Queues  int            // --queues: TUN queues, 0 for one per core
 	Address []netip.Prefix // --address: at most one of each family; see StackAddr
 
-	Route         []netip.Prefix // --route, without `default`
-	RouteDefault  bool           // --route default
-	Exclude       []netip.Prefix // --exclude
-	IncludeUID    []UIDRange     // --include-uid
-	ExcludeUID    []UIDRange     // --exclude-uid
-	ExcludeCgroup []string       // --exclude-cgroup: paths below the cgroup2 mount
-	Gateway       bool           // --gateway
-	Strict        Strict         // --strict
-	NoIPv6        bool           // --no-ipv6
+	Route         []netip.Prefix    // --route, without `default`
+	RouteDefault  bool              // --route default
+	Exclude       []netip.Prefix    // --exclude
+	IncludeUID    []netcfg.UIDRange // --include-uid
+	ExcludeUID    []netcfg.UIDRange // --exclude-uid
+	ExcludeCgroup []string          // --exclude-cgroup: paths below the cgroup2 mount
+	Gateway       bool              // --gateway
+	Strict        netcfg.Strict     // --strict
+	NoIPv6        bool              // --no-ipv6
 
 	Interface   string     // --interface: outbound sockets are bound to it
 	FWMark      uint32     // --fwmark: SO_MARK of outbound sockets, 0 for none
@@ -72,15 +73,6 @@ type ExecConfig struct {
 	Pcap     string         // --pcap: file to write the TUN's packets to
 }
 
-// Strict is whether flows that go around the capture are refused.
-type Strict string
-
-// The ways, beside none.
-const (
-	StrictOn   Strict = "true" // while netstackd runs
-	StrictKeep Strict = "keep" // and after a crash, until cleanup or the next start
-)
-
 // Egress is what a SOCKS listener on the host dials through.
 type Egress string
 
@@ -95,9 +87,6 @@ type Credential struct{ User, Password string }
 
 // String hides the password, so that a logged Config gives nothing away.
 func (c Credential) String() string { return c.User + ":***" }
-
-// UIDRange is an inclusive range of user ids.
-type UIDRange struct{ First, Last uint32 }
 
 // defaultKeepAlive finds a peer that vanished in two and a half minutes.
 func defaultKeepAlive() net.KeepAliveConfig {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"netstackd/internal/netcfg"
 	"netstackd/internal/publish"
 )
 
@@ -86,11 +87,11 @@ func Options(cmd Command) []Option {
 			clear: func(c *Config) { c.Route, c.RouteDefault = nil, false }, set: setRoute,
 		},
 		list("exclude", "CIDR", "keep this destination out of the TUN", ForRun, parsePrefix, func(c *Config) *[]netip.Prefix { return &c.Exclude }),
-		list("include-uid", "USER", "capture only this user (or range, 1000-1999)", ForRun, parseUIDs, func(c *Config) *[]UIDRange { return &c.IncludeUID }),
-		list("exclude-uid", "USER", "never capture this user (or range)", ForRun, parseUIDs, func(c *Config) *[]UIDRange { return &c.ExcludeUID }),
+		list("include-uid", "USER", "capture only this user (or range, 1000-1999)", ForRun, parseUIDs, func(c *Config) *[]netcfg.UIDRange { return &c.IncludeUID }),
+		list("exclude-uid", "USER", "never capture this user (or range)", ForRun, parseUIDs, func(c *Config) *[]netcfg.UIDRange { return &c.ExcludeUID }),
 		list("exclude-cgroup", "PATH", "never capture this cgroup", ForRun, parseCgroup, func(c *Config) *[]string { return &c.ExcludeCgroup }),
 		one("gateway", "", "other hosts may route and use SOCKS through us", ForRun, parseBool, func(c *Config) *bool { return &c.Gateway }),
-		one("strict", "", "refuse what goes around; =keep after a crash, too", ForRun, parseStrict, func(c *Config) *Strict { return &c.Strict }),
+		one("strict", "", "refuse what goes around; =keep after a crash, too", ForRun, parseStrict, func(c *Config) *netcfg.Strict { return &c.Strict }),
 		one("no-ipv6", "", "refuse IPv6 at once instead of carrying it", both, parseBool, func(c *Config) *bool { return &c.NoIPv6 }),
 		one("interface", "NAME", "outbound sockets leave by it (the host's choice)", both, parseInterface, func(c *Config) *string { return &c.Interface }),
 		one("fwmark", "N", "SO_MARK of outbound sockets (set if needed)", both, parseMark, func(c *Config) *uint32 { return &c.FWMark }),

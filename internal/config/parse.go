@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"netstackd/internal/netcfg"
 	"netstackd/internal/publish"
 	"netstackd/socks"
 )
@@ -152,7 +153,7 @@ func parseAddress(s string) (netip.Prefix, error) {
 }
 
 // parseUIDs takes a user's id or name, or a range of ids.
-func parseUIDs(s string) (UIDRange, error) {
+func parseUIDs(s string) (netcfg.UIDRange, error) {
 	first, last, ranged := strings.Cut(s, "-")
 	if !ranged {
 		last = first
@@ -161,12 +162,12 @@ func parseUIDs(s string) (UIDRange, error) {
 	hi, err2 := strconv.ParseUint(last, 10, 32)
 	if err1 != nil || err2 != nil {
 		uid, err := userID(s)
-		return UIDRange{uid, uid}, err
+		return netcfg.UIDRange{First: uid, Last: uid}, err
 	}
 	if lo > hi {
-		return UIDRange{}, fmt.Errorf("%q ends before it begins; write 1000-1999", s)
+		return netcfg.UIDRange{}, fmt.Errorf("%q ends before it begins; write 1000-1999", s)
 	}
-	return UIDRange{uint32(lo), uint32(hi)}, nil
+	return netcfg.UIDRange{First: uint32(lo), Last: uint32(hi)}, nil
 }
 
 // userID is the id of a user of this host.
@@ -228,18 +229,18 @@ func parseEgress(s string) (Egress, error) {
 	return "", fmt.Errorf("%q is neither host nor stack", s)
 }
 
-func parseStrict(s string) (Strict, error) {
-	if Strict(s) == StrictKeep {
-		return StrictKeep, nil
+func parseStrict(s string) (netcfg.Strict, error) {
+	if s == "keep" {
+		return netcfg.StrictKeep, nil
 	}
 	on, err := parseBool(s)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%q is none of true, false and keep", s)
+		return netcfg.StrictOff, fmt.Errorf("%q is none of true, false and keep", s)
 	case on:
-		return StrictOn, nil
+		return netcfg.StrictOn, nil
 	}
-	return "", nil
+	return netcfg.StrictOff, nil
 }
 
 func parseLevel(s string) (slog.Level, error) {

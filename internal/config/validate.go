@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+
+	"netstackd/internal/netcfg"
 )
 
 // UsageError is a mistake on the command line or in the configuration file.
@@ -105,7 +107,7 @@ func (c Config) validateRoute() error {
 				return usagef(o.name, "narrows what --route captures, and there is none; add --route")
 			}
 		}
-		if c.Strict != "" {
+		if c.Strict != netcfg.StrictOff {
 			return usagef("strict", "refuses what goes around --route, and there is none; add --route")
 		}
 	}

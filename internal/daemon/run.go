@@ -146,11 +146,11 @@ func hostConfig(cfg config.Config, log *slog.Logger) netcfg.Config {
 		Addresses:      cfg.Address,
 		Routes:         routes,
 		Excludes:       cfg.Exclude,
-		IncludeUIDs:    uidRanges(cfg.IncludeUID),
-		ExcludeUIDs:    uidRanges(cfg.ExcludeUID),
+		IncludeUIDs:    cfg.IncludeUID,
+		ExcludeUIDs:    cfg.ExcludeUID,
 		ExcludeCgroups: cfg.ExcludeCgroup,
 		Gateway:        cfg.Gateway,
-		Strict:         map[config.Strict]netcfg.Strict{config.StrictOn: netcfg.StrictOn, config.StrictKeep: netcfg.StrictKeep}[cfg.Strict],
+		Strict:         cfg.Strict,
 		StackEgress:    cfg.SOCKSEgress == config.EgressStack,
 		StackPorts:     stackPorts(cfg),
 		Mark:           cfg.FWMark,
@@ -169,14 +169,6 @@ func stackPorts(cfg config.Config) []uint16 {
 		ports = append(ports, 53)
 	}
 	return ports
-}
-
-func uidRanges(in []config.UIDRange) []netcfg.UIDRange {
-	var out []netcfg.UIDRange
-	for _, r := range in {
-		out = append(out, netcfg.UIDRange{First: r.First, Last: r.Last})
-	}
-	return out
 }
 
 // newLogger returns the logger of cfg, and the queue of lines before w that it
