@@ -7,9 +7,8 @@ import (
 	"io"
 	"os"
 	"sort"
-	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // ReadFile reads the settings of a YAML file for cmd: its keys are the flags'
@@ -31,9 +30,12 @@ func ReadFile(path string, cmd Command) ([]Setting, error) {
 // parseYAML returns the settings of one document. Its errors begin with the
 // place, LINE:COLUMN.
 func parseYAML(text []byte, cmd Command) ([]Setting, error) {
-	documents := yaml.NewDecoder(bytes.NewReader(text))
+	documents, err := yaml.NewLoader(bytes.NewReader(text))
+	if err != nil {
+		return nil, syntaxError(err)
+	}
 	var doc, second yaml.Node
-	if err := documents.Decode(&doc); errors.Is(err, io.EOF) { // an empty file, or comments only
+	if err := documents.Load(&doc); errors.Is(err, io.EOF) { // an empty file, or comments only
 		return nil, nil
 	} else if err != nil {
 		return nil, syntaxError(err)
@@ -42,7 +44,7 @@ func parseYAML(text []byte, cmd Command) ([]Setting, error) {
 	if root.Kind != yaml.MappingNode {
 		return nil, errorAt(root, "not a mapping; write one `flag: value` a line")
 	}
-	if err := documents.Decode(&second); err == nil {
+	if err := documents.Load(&second); err == nil {
 		return nil, errorAt(&second, "a second document; a file has one, without --- between its lines")
 	} else if !errors.Is(err, io.EOF) {
 		return nil, syntaxError(err)
@@ -150,17 +152,15 @@ func errorAt(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%d:%d: "+format, append([]any{n.Line, n.Column}, args...)...)
 }
 
-// syntaxError gives the parser's first error the form of the others. The
-// parser names a line, if anything, and only in its text.
+// syntaxError gives the parser's error the form of the others. An error that is
+// found before there are lines, such as text that is not UTF-8, has no place.
 func syntaxError(err error) error {
-	text := err.Error()
-	var many *yaml.TypeError
-	if errors.As(err, &many) && len(many.Errors) > 0 { // one failure is one line
-		text = many.Errors[0]
+	var at *yaml.LoadError
+	if !errors.As(err, &at) {
+		return fmt.Errorf(" %w", err)
 	}
-	text = strings.TrimPrefix(text, "yaml: ")
-	if line, found := strings.CutPrefix(text, "line "); found {
-		return errors.New(line)
+	if at.Mark.Line == 0 {
+		return errors.New(" " + at.Message)
 	}
-	return errors.New(" " + text)
+	return fmt.Errorf("%d:%d: %s", at.Mark.Line, at.Mark.Column, at.Message)
 }
