@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/internal/admission"
+	"netstackd/admission"
 	"netstackd/internal/flow"
 )
 

@@ -13,9 +13,9 @@ import (
 	"syscall"
 	"time"
 
-	"netstackd/internal/admission"
+	"netstackd/admission"
+	"netstackd/gopool"
 	"netstackd/internal/flow"
-	"netstackd/internal/worker"
 )
 
 // Server is a SOCKS4, SOCKS4a, SOCKS5 and HTTP proxy on one port.
@@ -183,7 +183,7 @@ func transient(err error) bool {
 type service struct {
 	*Server
 	wg      sync.WaitGroup
-	clients worker.Pool
+	clients gopool.Pool
 	web     *web
 	drain   *drain
 }

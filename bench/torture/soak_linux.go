@@ -113,7 +113,7 @@ func (r *run) checkLevel(memory0 int64, files0 int, memory1 int64, files1 int) {
 }
 
 // sparesMost is how many goroutines netstackd may keep for reuse: 32 for each
-// of what accepts connections (internal/worker), and a few more.
+// of what accepts connections (package gopool), and a few more.
 const sparesMost = 144
 
 // checkQuiet counts goroutines and data races, once the health traffic has

@@ -17,7 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/internal/admission"
+	"netstackd/admission"
 )
 
 // Inbound says how a flow reached us.

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/internal/admission"
+	"netstackd/admission"
 )
 
 // ErrLimit is the error of a flow that the limits do not allow.

@@ -28,8 +28,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"netstackd/gopool"
 	"netstackd/internal/flow"
-	"netstackd/internal/worker"
 	"netstackd/link"
 )
 
@@ -83,7 +83,7 @@ type Stack struct {
 	syns  map[stack.TransportEndpointID][]byte // what an ICMP error would quote
 	wg    sync.WaitGroup                       // handlers of requests, and SYNs that wait
 
-	requests worker.Pool // their handlers
+	requests gopool.Pool // their handlers
 	queue    synQueue
 	started  time.Time
 

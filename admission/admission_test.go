@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"netstackd/internal/admission"
+	"netstackd/admission"
 )
 
 var (

@@ -1,4 +1,4 @@
-// Package worker runs short functions on goroutines that are kept for the next.
+// Package gopool runs short functions on goroutines that are kept for the next.
 //
 // # Theory of operation
 //
@@ -8,7 +8,7 @@
 // connection. A goroutine that has finished such a function has a stack of the
 // right size, so the pool keeps a few of them. It reuses the goroutine that
 // finished last, because its stack is still in the processor's cache.
-package worker
+package gopool
 
 import "sync"
 

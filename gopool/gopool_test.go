@@ -1,4 +1,4 @@
-package worker_test
+package gopool_test
 
 import (
 	"sync/atomic"
@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"netstackd/internal/worker"
+	"netstackd/gopool"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // Each function runs once, all at the same time if need be, and Wait waits.
 func TestPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p worker.Pool
+		var p gopool.Pool
 		var started, ended atomic.Int64
 		const n = 100
 		for round := range int64(3) {
@@ -57,7 +57,7 @@ func BenchmarkGo(b *testing.B) {
 		return deep(n-1) + page[n]
 	}
 	b.Run("pool", func(b *testing.B) {
-		var p worker.Pool
+		var p gopool.Pool
 		defer p.Wait()
 		done := make(chan byte)
 		for b.Loop() {
