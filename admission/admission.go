@@ -62,8 +62,8 @@ func New(cfg Config) *Limiter {
 }
 
 // Enter takes a place for the source and reports whether there was one. Evict
-// is called when the holder has to give way, after it has lost the place. It
-// runs on the goroutine of the newcomer, with no lock held, and must not block.
+// is called when the holder has to give way, after it has lost the place; nil =
+// nothing. It runs on the goroutine of the newcomer, with no lock held, and must not block.
 func (l *Limiter) Enter(source netip.Addr, evict func()) (*Place, bool) {
 	source = source.Unmap()
 	l.mu.Lock()
@@ -161,9 +161,12 @@ func (p *Place) Leave() bool {
 	return held
 }
 
-// OnEvict replaces what is called when the holder has to give way. It reports
-// false when that has happened already.
+// OnEvict replaces what is called when the holder has to give way; nil = nothing.
+// It reports whether the place is still held.
 func (p *Place) OnEvict(evict func()) bool {
+	if p == nil {
+		return false
+	}
 	p.limiter.mu.Lock()
 	defer p.limiter.mu.Unlock()
 	p.evict = evict

@@ -93,6 +93,23 @@ func TestPlaceOnEvict(t *testing.T) {
 	if p.OnEvict(nil) {
 		t.Error("a place that is lost counts as held")
 	}
+	var none *admission.Place
+	if none.OnEvict(func() {}) {
+		t.Error("no place counts as held")
+	}
+}
+
+// A holder without anything to call gives way like any other.
+func TestPlaceWithoutEvict(t *testing.T) {
+	v := visitors{Limiter: admission.New(admission.Config{Total: 1})}
+	p := v.enter(alice, 1)
+	p.OnEvict(nil)
+	if q, ok := v.Enter(bob, nil); !ok || p.Leave() {
+		t.Error("the first holder keeps its place")
+	} else if v.enter(alice, 2); q.Leave() {
+		t.Error("the second holder keeps its place")
+	}
+	v.wantEvicted(t)
 }
 
 // TestLimiterUnlimited has no limit in the zero Config.
