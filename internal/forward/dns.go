@@ -136,13 +136,11 @@ func (d *DNS) connect(ctx context.Context, r *netstack.Request, f *flow.Flow) er
 		f.Close()
 	})
 	c := &dnsConn{Conn: in, flow: f, from: &DNSAddr{client: m.Source, server: m.Dest}}
-	select {
-	case d.streams.queue <- c:
-		return nil
-	case <-d.streams.done:
+	if !d.streams.put(c) {
 		c.Close()
 		return net.ErrClosed
 	}
+	return nil
 }
 
 // dnsConn is a client's connection.
@@ -217,9 +215,28 @@ func (c *dnsPackets) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline
 
 // dnsStreams is the net.Listener of the connections.
 type dnsStreams struct {
-	queue  chan net.Conn
-	done   chan struct{}
-	closed sync.Once
+	queue   chan net.Conn
+	done    chan struct{}
+	closed  sync.Once
+	putting sync.RWMutex // held by each put; Close waits for them
+}
+
+// put queues a connection, once there is room. It reports false after Close: the
+// connection is then the caller's to close.
+func (l *dnsStreams) put(c net.Conn) bool {
+	l.putting.RLock()
+	defer l.putting.RUnlock()
+	select {
+	case <-l.done: // select prefers none of its cases
+		return false
+	default:
+	}
+	select {
+	case l.queue <- c:
+		return true
+	case <-l.done:
+		return false
+	}
 }
 
 // Accept implements net.Listener.
@@ -236,6 +253,8 @@ func (l *dnsStreams) Accept() (net.Conn, error) {
 func (l *dnsStreams) Close() error {
 	l.closed.Do(func() {
 		close(l.done)
+		l.putting.Lock()
+		defer l.putting.Unlock()
 		for {
 			select {
 			case c := <-l.queue:

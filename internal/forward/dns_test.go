@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"netstackd/internal/flow"
@@ -119,6 +120,26 @@ func TestDNSStreams(t *testing.T) {
 	r.flows.Kill(r.flows.Flows()[0].ID)
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("a killed connection lives")
+	}
+	r.drained(t)
+}
+
+// A connection that comes after the nameserver has closed ends, and is not left
+// in the queue.
+func TestDNSStreamsClosed(t *testing.T) {
+	d := forward.NewDNS(newFakeLink(true, true, 1500), nil)
+	r := newTCPRig(t, forward.TCPConfig{DNS: d}, flow.Config{})
+	if err := d.Streams().Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		c, err := r.dial(t, "192.0.2.7:53", tcpPatience)
+		if err != nil {
+			continue // refused
+		}
+		if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the connection is kept")
+		}
 	}
 	r.drained(t)
 }
