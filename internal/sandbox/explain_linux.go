@@ -23,7 +23,8 @@ const (
 	mendNoUserNS = "this kernel has no user namespaces (CONFIG_USER_NS): run as root, or another kernel"
 	mendMount    = "a security policy forbids mounts in a user namespace: in a container, " +
 		"start it with `--security-opt apparmor=unconfined`"
-	mendTUNNode   = "load the driver with `sudo modprobe tun`; in a container, start it with `--device /dev/net/tun`"
+	mendNoProc    = "mount /proc: `sudo mount -t proc proc /proc`"
+	mendTUNNode   = "load the driver with `sudo modprobe tun`; in a container, start it with `--device /dev/net/tun`; in a chroot, bind the host's /dev"
 	mendTUNAccess = "let everyone use it, which gives no power over the host's network: `sudo chmod 0666 /dev/net/tun`"
 )
 
@@ -38,6 +39,8 @@ func explainClone(err error, proc fs.FS) error {
 		if _, none := fs.Stat(proc, "self/ns/user"); none != nil {
 			return fmt.Errorf("make namespaces: %w: %s", err, mendNoUserNS)
 		}
+	case errors.Is(err, unix.ENOENT): // of /proc/self/exe
+		return fmt.Errorf("make namespaces: %w: %s", err, mendNoProc)
 	}
 	return fmt.Errorf("make namespaces: %w", err)
 }

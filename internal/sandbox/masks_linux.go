@@ -56,9 +56,7 @@ func newTargets() []*target {
 // newMasks makes the tmpfs and lays it over whatever is there. conf is the
 // content of resolv.conf. Nothing but the helper runs in the namespace yet.
 func newMasks(conf []byte) (*masks, error) {
-	// Without a user namespace of its own, a mount namespace starts as a
-	// peer of the host's: what is mounted here would show there.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+	if err := detachMounts(); err != nil {
 		return nil, fmt.Errorf("make mounts private: %w", err)
 	}
 	root, err := newTmpfs(conf)

@@ -111,6 +111,7 @@ func TestExplain(t *testing.T) {
 		{"a container", sandbox.ExplainClone, unix.EPERM, fstest.MapFS{"self/status": file("Name:\tx\nSeccomp:\t2")}, "seccomp=unconfined"},
 		{"a container, inside", sandbox.ExplainInside, unix.EPERM, fstest.MapFS{"self/status": file("Name:\tx\nSeccomp:\t2")}, "seccomp=unconfined"},
 		{"a chroot", sandbox.ExplainClone, unix.EPERM, fstest.MapFS{debian: file("1"), appArmor: file("0")}, "chroot"},
+		{"a chroot without /proc", sandbox.ExplainClone, unix.ENOENT, fstest.MapFS{}, "mount -t proc"},
 		{"no such kernel", sandbox.ExplainClone, unix.EINVAL, fstest.MapFS{}, "CONFIG_USER_NS"},
 		{"limit 0", sandbox.ExplainClone, unix.ENOSPC, fstest.MapFS{"sys/user/max_user_namespaces": file("0")}, "user.max_user_namespaces"},
 		{"limit of an outer namespace", sandbox.ExplainClone, unix.ENOSPC, fstest.MapFS{"sys/user/max_user_namespaces": file("7")}, "the namespaces around"},

@@ -48,11 +48,8 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 		if err == nil || ctx.Err() != nil {
 			break
 		}
-		var again error
-		if s, again = start(ctx, cfg, alternative); again == nil {
-			cfg.Logger.Debug("no user namespace", "err", err)
-			err = nil
-		}
+		cfg.Logger.Debug("no user namespace", "err", err)
+		s, err = start(ctx, cfg, alternative) // its error is the reason: it needs the least
 	}
 	if err != nil {
 		return nil, asError(err)
