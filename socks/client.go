@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +30,7 @@ type Client struct {
 	next   Dialer
 	own    *flow.Meta // describes the flows to the server
 	cfg    ClientConfig
+	stages stages
 	pipe   atomic.Int32 // pipeUnknown, pipeWorks or pipeFails
 }
 
@@ -50,6 +50,7 @@ const pipePatience = time.Second
 func NewClient(server string, next Dialer, cfg ClientConfig) *Client {
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
 	c := &Client{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
+	c.stages = stagesOf(c.String())
 	if cfg.Serial {
 		c.pipe.Store(pipeFails)
 	}
@@ -138,10 +139,13 @@ func answered(err error) bool {
 // attempt dials the server and makes one handshake. With probe, a server that
 // is silent for too long fails with errPipeline.
 func (c *Client) attempt(ctx context.Context, req Request, pipelined, probe bool) (net.Conn, []byte, Addr, error) {
+	progress := progressOf(ctx)
+	progress.set(&c.stages.connect)
 	conn, err := c.next.DialContext(ctx, c.own, "tcp", c.server)
 	if err != nil {
 		return nil, nil, Addr{}, &serverError{err}
 	}
+	progress.set(&c.stages.answer)
 	if probe {
 		conn.SetReadDeadline(time.Now().Add(pipePatience))
 	}
@@ -182,10 +186,7 @@ func (c *Client) cause(ctx context.Context, err error, pipelined bool) error {
 	if pipelined {
 		return fmt.Errorf("%w: %w", errPipeline, err)
 	}
-	if err == io.EOF {
-		return errClosed
-	}
-	return err
+	return hungUp(err)
 }
 
 func (c *Client) hasAuth() bool { return c.cfg.Auth != UserPass{} }

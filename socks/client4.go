@@ -3,9 +3,7 @@ package socks
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"syscall"
 	"time"
@@ -20,13 +18,16 @@ type Client4 struct {
 	next   Dialer
 	own    *flow.Meta // describes the flows to the server
 	cfg    ClientConfig
+	stages stages
 }
 
 // NewClient4 returns a client of the SOCKS4a server at host:port, dialed
 // through next. Of cfg.Auth the server gets the user; there is no password.
 func NewClient4(server string, next Dialer, cfg ClientConfig) *Client4 {
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
-	return &Client4{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
+	c := &Client4{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
+	c.stages = stagesOf(c.String())
+	return c
 }
 
 // String returns the server as a URL, without the user.
@@ -42,7 +43,7 @@ func (c *Client4) DialContext(ctx context.Context, _ *flow.Meta, network, addres
 	if err != nil {
 		return nil, c.fail(Connect, address, err)
 	}
-	conn, err := dialThrough(ctx, c.own, c.next, c.server, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
+	conn, err := dialThrough(ctx, c.own, c.next, c.server, &c.stages, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
 		return c.handshake(conn, dst)
 	})
 	if err != nil {
@@ -63,8 +64,6 @@ func (c *Client4) handshake(conn net.Conn, dst Addr) ([]byte, error) {
 	in := newReader(conn)
 	defer in.free()
 	switch r, err := message(in, ParseResponse4); {
-	case errors.Is(err, io.EOF):
-		return nil, errClosed
 	case err != nil:
 		return nil, err
 	case r.Code == badIdent4, r.Code == badUser4:
@@ -89,21 +88,21 @@ func (c *Client4) fail(cmd Command, address string, err error) error {
 	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
 }
 
-var (
-	errTCPOnly = fmt.Errorf("this upstream makes TCP connections only: use a socks5:// upstream: %w", syscall.EOPNOTSUPP)
-	errClosed  = fmt.Errorf("closed during the handshake: %w", syscall.ECONNRESET)
-)
+var errTCPOnly = fmt.Errorf("this upstream makes TCP connections only: use a socks5:// upstream: %w", syscall.EOPNOTSUPP)
 
 // dialThrough connects to a server and makes one handshake, both within
 // timeout. Own describes the flow to it. Handshake returns what came behind the server's answer.
-func dialThrough(ctx context.Context, own *flow.Meta, next Dialer, server string, timeout time.Duration,
+func dialThrough(ctx context.Context, own *flow.Meta, next Dialer, server string, stages *stages, timeout time.Duration,
 	handshake func(net.Conn) ([]byte, error)) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	progress := progressOf(ctx)
+	progress.set(&stages.connect)
 	conn, err := next.DialContext(ctx, own, "tcp", server)
 	if err != nil {
 		return nil, &serverError{err}
 	}
+	progress.set(&stages.answer)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
 	early, err := handshake(conn)
 	if !stop() && err == nil {
@@ -111,10 +110,13 @@ func dialThrough(ctx context.Context, own *flow.Meta, next Dialer, server string
 	}
 	if err != nil {
 		abort(conn)
-		if ctx.Err() != nil && !answered(err) {
-			err = fmt.Errorf("%w: %w", ErrSilent, context.Cause(ctx))
+		if answered(err) {
+			return nil, err
 		}
-		return nil, err
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSilent, context.Cause(ctx))
+		}
+		return nil, hungUp(err)
 	}
 	conn.SetDeadline(noDeadline)
 	return withPrefix(conn, early), nil

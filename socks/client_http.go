@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,13 +23,16 @@ type HTTPClient struct {
 	next   Dialer
 	own    *flow.Meta // describes the flows to the server
 	cfg    ClientConfig
+	stages stages
 }
 
 // NewHTTPClient returns a client of the HTTP proxy at host:port, dialed
 // through next.
 func NewHTTPClient(server string, next Dialer, cfg ClientConfig) *HTTPClient {
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
-	return &HTTPClient{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
+	c := &HTTPClient{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
+	c.stages = stagesOf(c.String())
+	return c
 }
 
 // String returns the server as a URL, without credentials.
@@ -90,7 +92,7 @@ func (c *HTTPClient) DialContext(ctx context.Context, _ *flow.Meta, network, add
 	if err != nil {
 		return nil, c.fail(Connect, address, err)
 	}
-	conn, err := dialThrough(ctx, c.own, c.next, c.server, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
+	conn, err := dialThrough(ctx, c.own, c.next, c.server, &c.stages, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
 		return c.handshake(conn, dst)
 	})
 	if err != nil {
@@ -112,14 +114,18 @@ func (c *HTTPClient) handshake(conn net.Conn, dst Addr) ([]byte, error) {
 		return nil, err
 	}
 	// The limit is on the header alone: what is beyond it stays unread.
-	limited := &io.LimitedReader{R: conn, N: maxHTTPHeader}
+	from := &endReader{Reader: conn}
+	limited := &io.LimitedReader{R: from, N: maxHTTPHeader}
 	br := bufio.NewReaderSize(limited, 1024)
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
-	if err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) && limited.N > 0 {
-			err = errClosed
-		}
-		return nil, err
+	switch {
+	case err == nil:
+	case from.err != nil: // the parser has its own error for the text that it ends
+		return nil, from.err
+	case limited.N <= 0:
+		return nil, fmt.Errorf("socks: an answer of more than %d bytes", maxHTTPHeader)
+	default:
+		return nil, fmt.Errorf("%w: not HTTP", ErrVersion)
 	}
 	if resp.StatusCode/100 != 2 {
 		return nil, &HTTPError{Status: resp.StatusCode, Type: proxyError(resp.Header.Get("Proxy-Status"))}
@@ -127,6 +133,20 @@ func (c *HTTPClient) handshake(conn net.Conn, dst Addr) ([]byte, error) {
 	early := make([]byte, br.Buffered())
 	io.ReadFull(br, early)
 	return early, nil
+}
+
+// endReader keeps the error that ended its reader.
+type endReader struct {
+	io.Reader
+	err error
+}
+
+func (r *endReader) Read(b []byte) (n int, err error) {
+	n, err = r.Reader.Read(b)
+	if err != nil {
+		r.err = err
+	}
+	return n, err
 }
 
 // proxyError finds the error type in a Proxy-Status header field.

@@ -13,7 +13,14 @@ var (
 	ErrAuth     = errors.New("socks: authentication refused")
 	ErrMethod   = errors.New("socks: no acceptable authentication method")
 	ErrRule     = errors.New("socks: not allowed by rule")
-	ErrSilent   = errors.New("socks: accepts connections but does not answer")
+)
+
+// What a server does that leaves a request without an answer. Match them with
+// errors.Is.
+var (
+	ErrUnreached = errors.New("socks: does not answer to connections")
+	ErrSilent    = errors.New("socks: accepts connections but does not answer")
+	ErrHungUp    = errors.New("socks: closes connections before its answer is complete")
 )
 
 // OpError is the error of an operation through an upstream. Its cause is a

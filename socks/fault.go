@@ -3,6 +3,9 @@ package socks
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"syscall"
 )
 
 // serverError is an error of the way to a server, so that it is not taken for
@@ -16,8 +19,8 @@ func (e *serverError) Unwrap() error { return e.err }
 // upstream whatever the destination: it can't be reached, wants other
 // credentials, or speaks no SOCKS. Server is the upstream as in OpError. The
 // cause names neither credentials nor the destination; nil = the upstream is
-// not at fault. Nothing is known from a dial that was canceled, nor from a
-// server that is silent or hangs up, which it may do for the destination.
+// not at fault. Nothing is known from a dial that was canceled. A server that is
+// silent or hangs up may do that for the destination: see Unanswered.
 func Fault(err error) (server string, cause error) {
 	var op *OpError
 	if !errors.As(err, &op) || errors.Is(err, context.Canceled) {
@@ -29,6 +32,9 @@ func Fault(err error) (server string, cause error) {
 		if server, cause = Fault(way.err); cause != nil { // of an upstream on the way to this one
 			return server, cause
 		}
+		if _, cause = Unanswered(way.err); cause != nil {
+			return "", nil
+		}
 		return op.Server, way.err
 	case errors.Is(op.Err, ErrAuth), errors.Is(op.Err, ErrMethod), errors.Is(op.Err, ErrVersion):
 		return op.Server, op.Err
@@ -36,22 +42,36 @@ func Fault(err error) (server string, cause error) {
 	return "", nil
 }
 
-// Silent returns the upstream that had taken a connection and not answered the
-// request on it when the dial that failed with err ended; "" if that is not
-// why it failed. Unlike Fault, it also judges dials that were canceled.
-func Silent(err error) (server string) {
+// Unanswered finds, in an error of a Dialer made by Via, the upstream that took a
+// connection and did not answer the request on it, and what it did instead:
+// ErrSilent or ErrHungUp. It may do that for one destination only. The cause is
+// nil if that is not why the dial failed.
+func Unanswered(err error) (server string, cause error) {
 	var op *OpError
 	if !errors.As(err, &op) {
-		return ""
+		return "", nil
 	}
 	var way *serverError
 	switch {
 	case errors.As(op.Err, &way):
-		return Silent(way.err)
+		return Unanswered(way.err)
 	case errors.Is(op.Err, ErrSilent):
-		return op.Server
+		return op.Server, ErrSilent
+	case errors.Is(op.Err, ErrHungUp):
+		return op.Server, ErrHungUp
 	}
-	return ""
+	return "", nil
+}
+
+// hungUp returns ErrHungUp for the error of a connection that the server closed,
+// and any other as it is.
+func hungUp(err error) error {
+	for _, closed := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, closed) {
+			return fmt.Errorf("%w: %w", ErrHungUp, syscall.ECONNRESET)
+		}
+	}
+	return err
 }
 
 // Answered reports whether a dial that ended with err, or with success, had an

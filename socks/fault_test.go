@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
@@ -28,6 +29,10 @@ func TestFault(t *testing.T) {
 		c.Read(make([]byte, 100))
 		io.WriteString(c, "HTTP/1.0 400 Bad Request\r\n\r\n")
 	})
+	files := serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
+		io.WriteString(c, "220 files.example\r\n")
+		io.Copy(io.Discard, c)
+	})
 	for _, tt := range []struct {
 		name   string
 		via    []string
@@ -38,6 +43,7 @@ func TestFault(t *testing.T) {
 		{"wrong HTTP password", []string{"http://user:typo@" + inner.addr}, "http://" + inner.addr, socks.ErrAuth},
 		{"no password", []string{"socks5://" + inner.addr}, "socks5://" + inner.addr, socks.ErrMethod},
 		{"not SOCKS", []string{"socks5://" + web}, "socks5://" + web, socks.ErrVersion},
+		{"not HTTP", []string{"http://" + files}, "http://" + files, socks.ErrVersion},
 		{"unreachable", []string{"socks5://user:typo@" + nobody}, "socks5://" + nobody, syscall.ECONNREFUSED},
 		{"unreachable HTTP", []string{"http://user:typo@" + nobody}, "http://" + nobody, syscall.ECONNREFUSED},
 		{"the first of two", []string{"socks5://user:typo@" + inner.addr, "http://" + nobody}, "socks5://" + inner.addr, socks.ErrAuth},
@@ -71,5 +77,51 @@ func TestFault(t *testing.T) {
 	}
 	if _, cause := socks.Fault(nil); cause != nil {
 		t.Errorf("%v is the fault of a success", cause)
+	}
+}
+
+// Which upstream of a chain leaves a request without an answer, and how, is known
+// from the error, and while the dial waits.
+func TestUnanswered(t *testing.T) {
+	open := start(t, local, socks.Config{})
+	silent := serveTCP(t, "127.0.0.1:0", func(c net.Conn) { io.Copy(io.Discard, c) })
+	closes := serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
+		c.Read(make([]byte, 512))
+		c.Write([]byte{5, 0, 5, 0, 0, 3, 200, 'x'})
+	})
+	for _, tt := range []struct {
+		name   string
+		via    []string
+		server string
+		cause  error
+	}{
+		{"silent", []string{"socks5://" + silent}, "socks5://" + silent, socks.ErrSilent},
+		{"silent, the second", []string{"socks5://" + open.addr, "http://" + silent}, "http://" + silent, socks.ErrSilent},
+		{"silent, the first", []string{"socks4a://" + silent, "http://" + open.addr}, "socks4a://" + silent, socks.ErrSilent},
+		{"closes", []string{"socks5://" + closes}, "socks5://" + closes, socks.ErrHungUp},
+		{"closes, the second", []string{"http://" + open.addr, "socks5://" + closes}, "socks5://" + closes, socks.ErrHungUp},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var p socks.Progress
+			ctx, cancel := context.WithTimeout(socks.WithProgress(t.Context(), &p), 300*time.Millisecond)
+			defer cancel()
+			if server, cause := p.Waits(); cause != nil {
+				t.Errorf("it waits for %s before it begins: %v", server, cause)
+			}
+			_, err := via(t, local, tt.via...).DialContext(ctx, nil, "tcp", "192.0.2.7:80")
+			if server, cause := socks.Unanswered(err); server != tt.server || cause != tt.cause {
+				t.Errorf("%v: %s, %v; want %s, %v", err, server, cause, tt.server, tt.cause)
+			}
+			if server, cause := p.Waits(); server != tt.server || cause != socks.ErrSilent {
+				t.Errorf("it waited for %s, %v; want %s", server, cause, tt.server)
+			}
+			if _, cause := socks.Fault(err); cause != nil {
+				t.Errorf("%v is at fault whatever the destination", cause)
+			}
+		})
+	}
+	_, err := via(t, local, "socks5://"+open.addr).DialContext(t.Context(), nil, "tcp", closedPort(t))
+	if server, cause := socks.Unanswered(err); cause != nil {
+		t.Errorf("%v: %s, %v", err, server, cause)
 	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -16,8 +17,8 @@ const (
 	// faultEvery is how often, at most, an upstream's fault is logged. Each
 	// connection of an application meets the same fault.
 	faultEvery = time.Minute
-	// silentAfter is how long an upstream may take for an answer before its
-	// silence is a fault. A dial that ends earlier proves nothing.
+	// silentAfter is how long after a request began the upstream is at fault, if it
+	// has answered none since. It may leave one without an answer for the destination.
 	silentAfter = 3 * time.Second
 )
 
@@ -45,9 +46,9 @@ func (u *upstreams) DialContext(ctx context.Context, m *flow.Meta, network, addr
 	if m.Inbound == flow.Transparent && u.loop.closes("tcp", m.Source, m.Dest) {
 		return nil, errLoop("tcp", m.Dest)
 	}
-	began := time.Since(u.start)
-	c, err := u.dialer.DialContext(ctx, m, network, address)
-	u.judge(began, err)
+	r, watched := u.request(ctx)
+	c, err := u.dialer.DialContext(watched, m, network, address)
+	r.end(ctx, err)
 	return c, err
 }
 
@@ -56,53 +57,95 @@ func (u *upstreams) ListenPacket(ctx context.Context, m *flow.Meta, network, add
 	if m.Inbound == flow.Transparent && u.loop.closes("udp", m.Source, m.Dest) {
 		return nil, errLoop("udp", m.Dest)
 	}
-	began := time.Since(u.start)
-	c, err := u.dialer.ListenPacket(ctx, m, network, address)
-	u.judge(began, err)
+	r, watched := u.request(ctx)
+	c, err := u.dialer.ListenPacket(watched, m, network, address)
+	r.end(ctx, err)
 	return c, err
 }
 
 // Listen implements dialer.
 func (u *upstreams) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
-	began := time.Since(u.start)
-	l, err := u.dialer.Listen(ctx, m, network, address)
-	u.judge(began, err)
+	r, watched := u.request(ctx)
+	l, err := u.dialer.Listen(watched, m, network, address)
+	r.end(ctx, err)
 	return l, err
 }
 
-// judge logs what is wrong with an upstream if that is why a flow failed. The
-// dial began at a time since start.
-func (u *upstreams) judge(began time.Duration, err error) {
+// request is one request to the upstreams, of a dial that may be over.
+type request struct {
+	upstreams *upstreams
+	began     time.Duration // since upstreams.start
+	progress  socks.Progress
+	late      *time.Timer // calls unanswered after silentAfter
+	failed    atomic.Pointer[upstreamFault]
+}
+
+// upstreamFault is what an upstream does wrong.
+type upstreamFault struct {
+	server string
+	cause  error
+}
+
+// request begins a request, and returns the context for its dial.
+func (u *upstreams) request(ctx context.Context) (*request, context.Context) {
+	r := &request{upstreams: u, began: time.Since(u.start)}
+	r.late = time.AfterFunc(silentAfter, r.unanswered)
+	return r, socks.WithProgress(ctx, &r.progress)
+}
+
+// end takes the result of the dial, whose caller's context is ctx.
+func (r *request) end(ctx context.Context, err error) {
 	if socks.Answered(err) {
-		u.answered.Store(int64(time.Since(u.start)))
+		r.upstreams.answered.Store(int64(time.Since(r.upstreams.start)))
 	}
-	if err == nil {
+	if server, cause := socks.Fault(err); cause != nil {
+		r.late.Stop()
+		r.upstreams.tell(server, cause)
 		return
 	}
-	server, cause := socks.Fault(err)
-	if cause == nil && u.silent(began) {
-		if server = socks.Silent(err); server != "" {
-			cause = socks.ErrSilent
-		}
-	}
-	if cause == nil || !u.mayTell() {
+	server, cause := socks.Unanswered(err)
+	if cause == nil || errors.Is(ctx.Err(), context.Canceled) { // the application gave up
+		r.late.Stop()
 		return
 	}
-	u.log.Warn("connections fail by their upstream", "via", server, "err", cause)
+	r.failed.Store(&upstreamFault{server, cause})
 }
 
-// silent reports whether no request at all was answered since began. An
-// upstream may be silent about one destination because that is silent.
-func (u *upstreams) silent(began time.Duration) bool {
-	return time.Since(u.start)-began >= silentAfter && time.Duration(u.answered.Load()) <= began
+// unanswered blames the upstream unless it has answered a request since this one
+// began. The dial may still be under way.
+func (r *request) unanswered() {
+	if time.Duration(r.upstreams.answered.Load()) > r.began {
+		return
+	}
+	if f := r.failed.Load(); f != nil {
+		r.upstreams.tell(f.server, f.cause)
+	} else if server, cause := r.progress.Waits(); cause != nil {
+		r.upstreams.tell(server, cause)
+	}
 }
 
-func (u *upstreams) mayTell() bool {
+// tell logs an upstream's fault, once a minute.
+func (u *upstreams) tell(server string, cause error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.told.IsZero() && time.Since(u.told) < faultEvery {
-		return false
+		return
 	}
 	u.told = time.Now()
-	return true
+	u.log.Warn("connections fail by their upstream", "via", server, "err", cause, "mend", upstreamMend(cause))
+}
+
+// upstreamMend is what to try against an upstream's fault.
+func upstreamMend(cause error) string {
+	switch {
+	case errors.Is(cause, socks.ErrAuth), errors.Is(cause, socks.ErrMethod):
+		return "check user and password in --via"
+	case errors.Is(cause, socks.ErrVersion):
+		return "check the scheme and the port in --via"
+	case errors.Is(cause, socks.ErrSilent):
+		return "check that the upstream itself has a network, and restart it"
+	case errors.Is(cause, socks.ErrHungUp):
+		return "check the scheme and the port in --via, and that the upstream admits this host and has a network"
+	}
+	return "check that the upstream runs, the host and the port in --via, and firewalls between here and there"
 }

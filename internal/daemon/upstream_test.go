@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -70,60 +72,129 @@ func TestUpstreamFaultIsSaidOnceAMinute(t *testing.T) {
 	})
 }
 
-// hangingVia takes every connection and answers after a time, or never.
-type hangingVia struct {
+// faultyUpstream is an upstream on the other end of each connection that is
+// dialed.
+type faultyUpstream struct {
 	dialer
-	answer time.Duration // 0 = never
+	unreached bool             // connections to it get no answer
+	serve     func(c net.Conn) // with each connection
 }
 
-func (h hangingVia) DialContext(ctx context.Context, _ *flow.Meta, _, address string) (net.Conn, error) {
-	var answer <-chan time.Time
-	if h.answer > 0 && address == "192.0.2.7:80" {
-		answer = time.After(h.answer)
+func (f *faultyUpstream) DialContext(ctx context.Context, _ *flow.Meta, _, _ string) (net.Conn, error) {
+	if f.unreached {
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
-	select {
-	case <-answer:
-		return nil, nil
-	case <-ctx.Done():
-		return nil, &socks.OpError{
-			Op: "connect", Addr: address, Server: "socks5://proxy.test:1080",
-			Err: fmt.Errorf("%w: %w", socks.ErrSilent, context.Cause(ctx)),
-		}
-	}
+	ours, theirs := net.Pipe()
+	go f.serve(theirs)
+	return ours, nil
 }
 
-// An upstream that answers no request is said to be at fault, whether the dial
-// timed out or the application gave up. One that answers others is not: the
-// destination may be silent.
-func TestUpstreamSilenceIsSaid(t *testing.T) {
+// hang reads and says nothing.
+func hang(c net.Conn) {
+	io.Copy(io.Discard, c)
+	c.Close()
+}
+
+// answerLater answers a request for 192.0.2.7 with success after a second, and
+// none for another address.
+func answerLater(c net.Conn) {
+	b := make([]byte, 512)
+	n, _ := c.Read(b)
+	c.Write([]byte{5, 0})
+	if bytes.Contains(b[:n], []byte{192, 0, 2, 7}) {
+		time.Sleep(time.Second)
+		c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+	}
+	hang(c)
+}
+
+// Each way of an upstream to leave all requests without an answer is logged
+// within five seconds of the first one, whether it keeps the dial waiting or
+// not, and whether or not the application gives up meanwhile. One that answers
+// others is not at fault: the destination may be silent.
+func TestUpstreamWithoutAnswersIsSaid(t *testing.T) {
+	const silent, closes, unreached = "accepts connections but does not answer", "closes connections before its answer is complete", "does not answer to connections"
+	deadline, gone := context.DeadlineExceeded, context.Canceled
 	for _, tt := range []struct {
-		name    string
-		answer  time.Duration
-		patient time.Duration // until the dial ends
-		cause   error
-		want    int
+		name     string
+		via      string // http://, socks4a://, or socks5://
+		upstream faultyUpstream
+		patient  time.Duration // until a dial ends
+		cause    error         // of its end
+		rounds   int
+		want     string // empty = nothing is logged
 	}{
-		{"timed out", 0, 10 * time.Second, context.DeadlineExceeded, 1},
-		{"given up", 0, 5 * time.Second, context.Canceled, 1},
-		{"given up at once", 0, time.Second, context.Canceled, 0},
-		{"others answered", time.Second, 10 * time.Second, context.DeadlineExceeded, 0},
+		{"hangs", "socks5", faultyUpstream{serve: hang}, 10 * time.Second, deadline, 1, silent},
+		{"hangs, HTTP", "http", faultyUpstream{serve: hang}, 10 * time.Second, deadline, 1, silent},
+		{"hangs, SOCKS4a", "socks4a", faultyUpstream{serve: hang}, 10 * time.Second, deadline, 1, silent},
+		{"hangs, short timeout", "socks5", faultyUpstream{serve: hang}, 2 * time.Second, deadline, 1, silent},
+		{"hangs, applications give up", "socks5", faultyUpstream{serve: hang}, 4 * time.Second, gone, 1, silent},
+		{"hangs, the application gives up soon", "socks5", faultyUpstream{serve: hang}, time.Second, gone, 1, ""},
+		{"closes at once", "socks5", faultyUpstream{serve: func(c net.Conn) { c.Close() }}, 10 * time.Second, deadline, 1, closes},
+		{"closes at once, HTTP", "http", faultyUpstream{serve: func(c net.Conn) { c.Close() }}, 10 * time.Second, deadline, 1, closes},
+		{"closes in its answer", "socks5", faultyUpstream{serve: func(c net.Conn) {
+			c.Read(make([]byte, 512))
+			c.Write([]byte{5, 0, 5, 0, 0, 3, 200, 'x'})
+			c.Close()
+		}}, 10 * time.Second, deadline, 1, closes},
+		{"closes in its answer, HTTP", "http", faultyUpstream{serve: func(c net.Conn) {
+			c.Read(make([]byte, 512))
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nX-")
+			c.Close()
+		}}, 10 * time.Second, deadline, 1, closes},
+		{"does not answer to a connection", "socks5", faultyUpstream{unreached: true}, 10 * time.Second, deadline, 1, unreached},
+		{"others are answered", "socks5", faultyUpstream{serve: answerLater}, 10 * time.Second, deadline, 4, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				u := newUpstreams(hangingVia{answer: tt.answer}, nil, slog.New(slog.NewTextHandler(&out, nil)))
-				for range 4 {
-					ctx, cancel := context.WithCancelCause(t.Context())
-					time.AfterFunc(tt.patient, func() { cancel(tt.cause) })
-					go u.DialContext(ctx, &flow.Meta{}, "tcp", "192.0.2.7:80")
-					u.DialContext(ctx, &flow.Meta{}, "tcp", "192.0.2.8:80")
-					synctest.Wait()
+				d, err := socks.Via(&tt.upstream, tt.via+"://proxy.test:1080")
+				if err != nil {
+					t.Fatal(err)
 				}
-				if n := strings.Count(out.String(), "via=socks5://proxy.test:1080"); n != tt.want {
-					t.Errorf("%d lines, want %d:\n%s", n, tt.want, &out)
+				u := newUpstreams(d, nil, slog.New(slog.NewTextHandler(&out, nil)))
+				dial := func() {
+					ctx, cancel := context.WithCancel(t.Context())
+					if tt.cause == deadline {
+						ctx, cancel = context.WithTimeout(t.Context(), tt.patient)
+					} else {
+						time.AfterFunc(tt.patient, cancel)
+					}
+					defer cancel()
+					var wg sync.WaitGroup
+					for _, to := range []string{"192.0.2.7:80", "192.0.2.8:80"} {
+						wg.Go(func() {
+							if c, err := u.DialContext(ctx, &flow.Meta{}, "tcp", to); err == nil {
+								c.Close()
+							}
+						})
+					}
+					wg.Wait()
 				}
-				if tt.want > 0 && !strings.Contains(out.String(), "accepts connections but does not answer") {
-					t.Errorf("what it does is not in %s", &out)
+				said := make(chan int, 1)
+				time.AfterFunc(5*time.Second, func() { said <- strings.Count(out.String(), "\n") })
+				for range tt.rounds {
+					dial()
+				}
+				want := 0
+				if tt.want != "" {
+					want = 1
+				}
+				if n := <-said; n != want {
+					t.Errorf("%d lines after five seconds, want %d:\n%s", n, want, &out)
+				}
+				time.Sleep(30 * time.Second)
+				if n := strings.Count(out.String(), "\n"); n != want {
+					t.Errorf("%d lines, want %d:\n%s", n, want, &out)
+				}
+				if want == 0 {
+					return
+				}
+				for _, part := range []string{"level=WARN", "via=" + tt.via + "://proxy.test:1080", tt.want, "mend="} {
+					if !strings.Contains(out.String(), part) {
+						t.Errorf("%q is not in %s", part, &out)
+					}
 				}
 				if strings.Contains(out.String(), "192.0.2") {
 					t.Errorf("the destination is in %s", &out)
