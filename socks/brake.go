@@ -9,24 +9,26 @@ import (
 )
 
 // A brake slows down the guessing of passwords: a source address has a few tries
-// of a user at once, then one a second. Tries that would wait too long are
-// refused, so that a source is free again soon after its guessing ends. A right
-// password costs no try. Users are apart, so that guessing one user's password
+// of a user at once, then one a second, and more of all users together. Tries
+// that would wait too long are refused, so that a source is free again soon after
+// its guessing ends. A right password costs no try. Guessing one user's password
 // does not keep out another at the same address. The zero value is ready.
 type brake struct {
-	mu sync.Mutex
-	// free is when all tries are free again; where they are, no entry is needed.
-	free map[guessed]time.Time
+	mu      sync.Mutex
+	users   budgets[guessed]      // of each user, from each source
+	sources budgets[netip.Prefix] // of all users together
 	// under are the tries under way.
 	under map[sameTry]*outcome
 }
 
 const (
-	tryBurst    = 10
-	tryInterval = time.Second
-	tryWait     = 5 * time.Second // the longest that a try waits
-	maxBraked   = 8192            // entries
-	maxUserName = 255             // bytes of a user's name (RFC 1929)
+	tryBurst       = 10
+	tryInterval    = time.Second
+	sourceBurst    = 100
+	sourceInterval = 50 * time.Millisecond
+	tryWait        = 5 * time.Second // the longest that a try waits
+	maxBraked      = 8192            // entries
+	maxUserName    = 255             // bytes of a user's name (RFC 1929)
 )
 
 // guessed is whose password is tried, and from where.
@@ -95,51 +97,69 @@ func (b *brake) share(ctx context.Context, t sameTry, verify func() bool) bool {
 }
 
 // try takes one try and returns how long to wait before it. It reports false
-// when too many wait.
+// when too many wait; such a try costs nothing.
 func (b *brake) try(key guessed) (wait time.Duration, ok bool) {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	free := b.free[key]
-	if free.Before(now) {
-		free = now
-	}
-	free = free.Add(tryInterval)
-	wait = max(0, free.Sub(now)-tryBurst*tryInterval)
-	if wait > tryWait {
+	user, wait := b.users.next(now, key, tryInterval, tryBurst)
+	source, more := b.sources.next(now, key.source, sourceInterval, sourceBurst)
+	if wait = max(wait, more); wait > tryWait {
 		return 0, false
 	}
-	if b.free == nil {
-		b.free = make(map[guessed]time.Time)
-	}
-	b.free[key] = free
-	if len(b.free) > maxBraked {
-		b.trim(now)
-	}
+	b.users.set(now, key, user)
+	b.sources.set(now, key.source, source)
 	return wait, true
-}
-
-// trim forgets entries that are needed no more, or else any half. It is
-// called with mu held.
-func (b *brake) trim(now time.Time) {
-	for key, free := range b.free {
-		if !free.After(now) {
-			delete(b.free, key)
-		}
-	}
-	for key := range b.free {
-		if len(b.free) <= maxBraked/2 {
-			return
-		}
-		delete(b.free, key)
-	}
 }
 
 // giveBack returns a try whose password was right.
 func (b *brake) giveBack(key guessed) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.free[key].IsZero() {
-		b.free[key] = b.free[key].Add(-tryInterval)
+	b.users.giveBack(key, tryInterval)
+	b.sources.giveBack(key.source, sourceInterval)
+}
+
+// budgets are tries by whom they belong to: a burst at once, then one in each
+// interval. The time is when all tries are free again; where they are, no entry
+// is needed.
+type budgets[K comparable] map[K]time.Time
+
+// next returns the entry after one more try, and how long that try has to wait.
+func (b budgets[K]) next(now time.Time, key K, interval time.Duration, burst int) (free time.Time, wait time.Duration) {
+	free = b[key]
+	if free.Before(now) {
+		free = now
+	}
+	free = free.Add(interval)
+	return free, max(0, free.Sub(now)-time.Duration(burst)*interval)
+}
+
+// set changes an entry. It keeps the number of entries bounded: it forgets those
+// that are needed no more, or else any half.
+func (b *budgets[K]) set(now time.Time, key K, free time.Time) {
+	if *b == nil {
+		*b = make(budgets[K])
+	}
+	(*b)[key] = free
+	if len(*b) <= maxBraked {
+		return
+	}
+	for key, free := range *b {
+		if !free.After(now) {
+			delete(*b, key)
+		}
+	}
+	for key := range *b {
+		if len(*b) <= maxBraked/2 {
+			return
+		}
+		delete(*b, key)
+	}
+}
+
+func (b budgets[K]) giveBack(key K, interval time.Duration) {
+	if free, ok := b[key]; ok {
+		b[key] = free.Add(-interval)
 	}
 }

@@ -78,6 +78,44 @@ func TestCredentialsBrake(t *testing.T) {
 	})
 }
 
+// The guessing of one source is bounded for all users together, and it can't have
+// the brake forget it by naming many users. Other sources are not held up.
+func TestCredentialsBrakeManyUsers(t *testing.T) {
+	for _, source := range []string{"10.0.0.1", "2001:db8::1"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := credentials(t, "u:"+bcryptHash(t, "right"))
+			compared := socks.CountHashes(c)
+			const seconds = 5
+			from := netip.MustParseAddr(source)
+			for i := range seconds * 2000 {
+				src, up := from, socks.UserPass{User: "u", Pass: fmt.Sprint(i)}
+				if i%2 == 0 {
+					up.User = fmt.Sprint("user", i)
+				}
+				if src.Is6() { // a client has its whole network
+					b := src.As16()
+					b[14], b[15] = byte(i>>8), byte(i)
+					src = netip.AddrFrom16(b)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Microsecond)
+				c.VerifyFrom(ctx, src, up)
+				cancel()
+				time.Sleep(400 * time.Microsecond)
+			}
+			if n := compared(); n > 40*seconds || n < 10 {
+				t.Errorf("%s: %d passwords compared in %d s", source, n, seconds)
+			}
+			if n, _ := socks.Braked(c); n > 500 {
+				t.Errorf("%d entries are kept of one source", n)
+			}
+			start := time.Now()
+			if !c.VerifyFrom(t.Context(), bob, socks.UserPass{User: "u", Pass: "right"}) || time.Since(start) > 0 {
+				t.Errorf("another address waited %v, or is refused", time.Since(start))
+			}
+		})
+	}
+}
+
 // A right password costs nothing, however often it is used.
 func TestCredentialsBrakeRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -41,8 +41,8 @@ func HoldHashes(c *Credentials) (resume func()) {
 // Braked returns how many entries c keeps of guessing, and the length of their
 // longest user name.
 func Braked(c *Credentials) (n, longest int) {
-	for key := range c.brake.free {
+	for key := range c.brake.users {
 		longest = max(longest, len(key.user))
 	}
-	return len(c.brake.free), longest
+	return max(len(c.brake.users), len(c.brake.sources)), longest
 }
