@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // association is one UDP ASSOCIATE (RFC 1928 §7).
@@ -44,11 +45,11 @@ var errIdle = errors.New("socks: association was idle")
 // associate serves UDP ASSOCIATE. The address in the request is where the
 // client means to send from; clients behind NAT can't know, most send zeros,
 // and so it is not looked at.
-func (c *client) associate(_ context.Context, _ Addr) {
+func (c *client) associate(_ context.Context, _ wire.Addr) {
 	ctx, cancel := context.WithCancelCause(c.drain.ctx)
 	defer cancel(nil)
 	c.in.free()
-	f, err := c.open(c.meta("udp", Addr{}), func() { cancel(errKilled) })
+	f, err := c.open(c.meta("udp", wire.Addr{}), func() { cancel(errKilled) })
 	if err != nil {
 		c.refuse("", err)
 		return
@@ -65,7 +66,7 @@ func (c *client) associate(_ context.Context, _ Addr) {
 		ctx:    ctx,
 		flow:   f,
 		inside: newPacketSocket(pc),
-		asked:  c.meta("udp", Addr{}),
+		asked:  c.meta("udp", wire.Addr{}),
 		out:    make(map[string]*packetSocket),
 		retry:  make(map[string]time.Time),
 	}
@@ -80,7 +81,7 @@ func (c *client) associate(_ context.Context, _ Addr) {
 	c.relays.Store(own, nil)
 	defer c.relays.Delete(own)
 	var buf [64]byte
-	if c.write(c.answer(buf[:0], ReplySucceeded, bnd, nil)) != nil {
+	if c.write(c.answer(buf[:0], wire.ReplySucceeded, bnd, nil)) != nil {
 		pc.Close()
 		abort(c.conn)
 		return
@@ -160,8 +161,8 @@ func (a *association) outward() {
 			a.drop()
 			continue
 		}
-		dst, payload, err := ParseDatagram(buf[headroom : headroom+n])
-		if err != nil || dst.Port == 0 || dst.check() != nil || !a.pin(from) || !a.allows(&a.asked, dst) {
+		dst, payload, err := wire.ParseDatagram(buf[headroom : headroom+n])
+		if err != nil || dst.Port == 0 || dst.Check() != nil || !a.pin(from) || !a.allows(&a.asked, dst) {
 			a.drop()
 			continue
 		}
@@ -186,7 +187,7 @@ func (a *association) pin(from netip.AddrPort) bool {
 
 // allows reports whether a datagram may go to dst. It changes the destination of
 // asked, which describes the association.
-func (a *association) allows(asked *flow.Meta, dst Addr) bool {
+func (a *association) allows(asked *flow.Meta, dst wire.Addr) bool {
 	asked.Dest, asked.Name = dst.AddrPort(), ""
 	if dst.IsName() {
 		asked.Name = dst.Name
@@ -195,7 +196,7 @@ func (a *association) allows(asked *flow.Meta, dst Addr) bool {
 }
 
 // send sends one datagram to the world. Any goroutine may.
-func (a *association) send(dst Addr, payload []byte) {
+func (a *association) send(dst wire.Addr, payload []byte) {
 	s := a.socket(dst)
 	if s == nil {
 		a.drop()
@@ -218,7 +219,7 @@ func (a *association) send(dst Addr, payload []byte) {
 
 // socket returns the socket for dst, opening it if need be, or nil. A dialer
 // that takes names, an upstream, has one for everything.
-func (a *association) socket(dst Addr) *packetSocket {
+func (a *association) socket(dst wire.Addr) *packetSocket {
 	network := "udp"
 	if a.names != nil {
 		network = "udp4"
@@ -271,7 +272,7 @@ func (a *association) inward(network string, s *packetSocket) {
 		}
 		// The header goes right before the payload, where room was left.
 		var head [headroom]byte
-		h, err := AppendDatagramHeader(head[:0], AddrFrom(from))
+		h, err := wire.AppendDatagramHeader(head[:0], wire.AddrFrom(from))
 		if err != nil {
 			a.drop()
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 // udpEcho answers each datagram with itself, and says on the channel from
@@ -56,17 +57,17 @@ type udpClient struct {
 func associate(t *testing.T, p *proxy) *udpClient {
 	t.Helper()
 	ctl := dial(t, p.addr)
-	r := socks5(t, ctl, socks.Associate, "0.0.0.0:0", socks.ReplySucceeded)
+	r := socks5(t, ctl, wire.Associate, "0.0.0.0:0", wire.ReplySucceeded)
 	return &udpClient{t, ctl, listenUDP(t, "127.0.0.1:0"), r.Addr.AddrPort()}
 }
 
 func datagram(t testing.TB, dst string, payload []byte) []byte {
 	t.Helper()
-	a, err := socks.ParseHostPort(dst)
+	a, err := wire.ParseHostPort(dst)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := socks.AppendDatagramHeader(nil, a)
+	b, err := wire.AppendDatagramHeader(nil, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func (c *udpClient) want(from netip.AddrPort, payload []byte) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	a, got, err := socks.ParseDatagram(b[:n])
+	a, got, err := wire.ParseDatagram(b[:n])
 	if err != nil || a.IsName() || a.AddrPort() != from || !bytes.Equal(got, payload) {
 		c.Fatalf("got %d bytes %.20q from %v, %v; want %d bytes %.20q from %v", len(got), got, a, err, len(payload), payload, from)
 	}
@@ -205,7 +206,7 @@ func TestAssociateBound(t *testing.T) {
 	p := startOn(t, "[::]:0", local, socks.Config{})
 	for _, host := range []string{"127.0.0.1", "127.0.0.3", "::1"} {
 		ctl := dial(t, net.JoinHostPort(host, port(p.addr)))
-		r := socks5(t, ctl, socks.Associate, "0.0.0.0:0", socks.ReplySucceeded)
+		r := socks5(t, ctl, wire.Associate, "0.0.0.0:0", wire.ReplySucceeded)
 		if r.Addr.IP != netip.MustParseAddr(host) {
 			t.Errorf("BND is %v, want %s", r.Addr, host)
 		}

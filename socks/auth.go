@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"netstackd/socks/wire"
 )
 
 // Credentials holds who may use a server: users with a password each, given
@@ -141,7 +143,7 @@ func addEntry(users map[string]secret, entry string) error {
 // Verify reports whether the credentials are right. It does the same work
 // whether or not there is such a user, and takes no longer for a nearly right
 // password. It gives up, with false, when ctx ends.
-func (c *Credentials) Verify(ctx context.Context, up UserPass) bool {
+func (c *Credentials) Verify(ctx context.Context, up wire.UserPass) bool {
 	c.mu.RLock()
 	s, exists := c.users[up.User]
 	if !exists {
@@ -179,7 +181,7 @@ func (c *Credentials) Verify(ctx context.Context, up UserPass) bool {
 // VerifyFrom is Verify for a client: it slows down the guessing of a user's
 // password from one source address. A password that comes too fast is refused
 // unseen. The same password from several connections at once is one try.
-func (c *Credentials) VerifyFrom(ctx context.Context, source netip.Addr, up UserPass) bool {
+func (c *Credentials) VerifyFrom(ctx context.Context, source netip.Addr, up wire.UserPass) bool {
 	key := guess(source, up.User)
 	c.mu.RLock()
 	tag := tagOf(c.key, up)
@@ -187,7 +189,7 @@ func (c *Credentials) VerifyFrom(ctx context.Context, source netip.Addr, up User
 	return c.brake.share(ctx, sameTry{key, tag}, func() bool { return c.verifyBraked(ctx, key, up) })
 }
 
-func (c *Credentials) verifyBraked(ctx context.Context, key guessed, up UserPass) bool {
+func (c *Credentials) verifyBraked(ctx context.Context, key guessed, up wire.UserPass) bool {
 	wait, ok := c.brake.try(key)
 	if !ok {
 		return false
@@ -209,7 +211,7 @@ func (c *Credentials) verifyBraked(ctx context.Context, key guessed, up UserPass
 }
 
 // tagOf names credentials without holding them.
-func tagOf(key []byte, up UserPass) [32]byte {
+func tagOf(key []byte, up wire.UserPass) [32]byte {
 	h := hmac.New(sha256.New, key)
 	fmt.Fprintf(h, "%d:%s%s", len(up.User), up.User, up.Pass)
 	return [32]byte(h.Sum(nil))

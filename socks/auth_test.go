@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 func argon2id(pass string) string {
@@ -51,7 +52,7 @@ func TestCredentials(t *testing.T) {
 		{"nobody", "secret", false}, {"nobody", "", false}, {"", "", false}, {"Plain", "secret", false},
 	} {
 		for range 2 { // the second may come from the cache
-			if got := c.Verify(t.Context(), socks.UserPass{User: tc.user, Pass: tc.pass}); got != tc.ok {
+			if got := c.Verify(t.Context(), wire.UserPass{User: tc.user, Pass: tc.pass}); got != tc.ok {
 				t.Errorf("%.10q with %.10q: %v", tc.user, tc.pass, got)
 			}
 		}
@@ -65,7 +66,7 @@ func TestCredentialsTiming(t *testing.T) {
 	count := socks.CountHashes(c)
 	try := func(user, pass string) int {
 		before := count()
-		c.Verify(t.Context(), socks.UserPass{User: user, Pass: pass})
+		c.Verify(t.Context(), wire.UserPass{User: user, Pass: pass})
 		return count() - before
 	}
 	for _, tc := range []struct {
@@ -118,7 +119,7 @@ func TestCredentialsFile(t *testing.T) {
 	}
 	check := func(user, pass string, want bool) {
 		t.Helper()
-		if got := c.Verify(t.Context(), socks.UserPass{User: user, Pass: pass}); got != want {
+		if got := c.Verify(t.Context(), wire.UserPass{User: user, Pass: pass}); got != want {
 			t.Errorf("%s with %s: %v", user, pass, got)
 		}
 	}
@@ -130,7 +131,7 @@ func TestCredentialsFile(t *testing.T) {
 	for range 4 { // under load
 		wg.Go(func() {
 			for range 100 {
-				c.Verify(t.Context(), socks.UserPass{User: "bob", Pass: "two"})
+				c.Verify(t.Context(), wire.UserPass{User: "bob", Pass: "two"})
 			}
 		})
 	}
@@ -160,13 +161,13 @@ func TestServerAuth(t *testing.T) {
 	p := start(t, local, socks.Config{Auth: creds,
 		Log: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	for _, tc := range []struct{ name, open, answer string }{
-		{"right", "\x05\x01\x02\x01\x04user\x08passwort" + request5(t, socks.Connect, target), "\x05\x02\x01\x00\x05\x00\x00\x01"},
-		{"empty password", "\x05\x02\x00\x02\x01\x05empty\x00" + request5(t, socks.Connect, target), "\x05\x02\x01\x00\x05\x00\x00\x01"},
+		{"right", "\x05\x01\x02\x01\x04user\x08passwort" + request5(t, wire.Connect, target), "\x05\x02\x01\x00\x05\x00\x00\x01"},
+		{"empty password", "\x05\x02\x00\x02\x01\x05empty\x00" + request5(t, wire.Connect, target), "\x05\x02\x01\x00\x05\x00\x00\x01"},
 		{"wrong", "\x05\x01\x02\x01\x04user\x08Passwort", "\x05\x02\x01\x01"},
-		{"wrong, pipelined", "\x05\x01\x02\x01\x04user\x08Passwort" + request5(t, socks.Connect, target), "\x05\x02\x01\x01"},
+		{"wrong, pipelined", "\x05\x01\x02\x01\x04user\x08Passwort" + request5(t, wire.Connect, target), "\x05\x02\x01\x01"},
 		{"unknown", "\x05\x01\x02\x01\x04nose\x08passwort", "\x05\x02\x01\x01"},
 		{"none", "\x05\x01\x00", "\x05\xff"},
-		{"none, pipelined", "\x05\x01\x00" + request5(t, socks.Connect, target) + strings.Repeat("x", 5000), "\x05\xff"},
+		{"none, pipelined", "\x05\x01\x00" + request5(t, wire.Connect, target) + strings.Repeat("x", 5000), "\x05\xff"},
 		{"others", "\x05\x03\x01\x03\x80", "\x05\xff"},
 		{"no method", "\x05\x00", "\x05\xff"},
 		{"SOCKS4", socks4Request(t, target, "user"), "\x00\x5d\x00\x00\x00\x00\x00\x00"},
@@ -190,7 +191,7 @@ func TestServerAuth(t *testing.T) {
 			}
 		})
 	}
-	text := logged.String() + fmt.Sprintf("%v %+v %#v %v", creds, creds, creds, socks.UserPass{User: "user", Pass: "passwort"})
+	text := logged.String() + fmt.Sprintf("%v %+v %#v %v", creds, creds, creds, wire.UserPass{User: "user", Pass: "passwort"})
 	for _, secret := range []string{"passwort", "Passwort", "user:", base64.StdEncoding.EncodeToString([]byte("user:passwort"))} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%q was printed", secret)

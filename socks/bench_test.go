@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 // BenchmarkConnect makes one connection through the server, sends a request,
@@ -14,7 +15,7 @@ import (
 func BenchmarkConnect(b *testing.B) {
 	target := echo(b)
 	p := start(b, local, socks.Config{})
-	request := request5(b, socks.Connect, target)
+	request := request5(b, wire.Connect, target)
 	once := func(b *testing.B, c net.Conn) {
 		if _, err := c.Write([]byte("ping")); err != nil {
 			b.Fatal(err)
@@ -92,14 +93,14 @@ func BenchmarkUDP(b *testing.B) {
 
 // BenchmarkRequest parses a request and writes its answer.
 func BenchmarkRequest(b *testing.B) {
-	request := []byte(request5(b, socks.Connect, "10.0.0.7:80"))
+	request := []byte(request5(b, wire.Connect, "10.0.0.7:80"))
 	buf := make([]byte, 0, 64)
 	b.ReportAllocs()
 	for b.Loop() {
-		r, _, err := socks.ParseRequest(request)
+		r, _, err := wire.ParseRequest(request)
 		if err != nil {
 			b.Fatal(err)
 		}
-		buf = socks.Response{Addr: r.Addr}.Append(buf[:0])
+		buf = wire.Response{Addr: r.Addr}.Append(buf[:0])
 	}
 }

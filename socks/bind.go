@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // bind serves BIND: it listens, tells the client where, waits for one
 // connection from DST.ADDR, tells the client of it, and hands both ends to the
 // relay. While it waits the client is watched: when it goes, so does the
 // listener.
-func (c *client) bind(ctx context.Context, dst Addr) {
+func (c *client) bind(ctx context.Context, dst wire.Addr) {
 	var f *flow.Flow
 	var err error
 	if kill := func() { c.cancel(errKilled) }; dst.IP.IsUnspecified() {
@@ -38,7 +39,7 @@ func (c *client) bind(ctx context.Context, dst Addr) {
 		return
 	}
 	var buf [64]byte
-	if err := c.write(c.answer(buf[:0], ReplySucceeded, bnd, nil)); err != nil {
+	if err := c.write(c.answer(buf[:0], wire.ReplySucceeded, bnd, nil)); err != nil {
 		ln.Close()
 		f.Close()
 		abort(c.conn)
@@ -50,7 +51,7 @@ func (c *client) bind(ctx context.Context, dst Addr) {
 		err = errEvicted
 	}
 	if err == nil {
-		err = c.write(c.answer(buf[:0], ReplySucceeded, addrPort(peer.RemoteAddr()), nil))
+		err = c.write(c.answer(buf[:0], wire.ReplySucceeded, addrPort(peer.RemoteAddr()), nil))
 		if err != nil {
 			abort(peer)
 			err = errGone
@@ -74,7 +75,7 @@ func (c *client) bind(ctx context.Context, dst Addr) {
 // listen opens the listener where the peer will find it, which is on the
 // address that the peer is reached from, and gives that address. Want is the
 // peer's own, not valid if anyone may come.
-func (c *client) listen(ctx context.Context, m *flow.Meta, dst Addr) (ln net.Listener, bnd netip.AddrPort, want netip.Addr, err error) {
+func (c *client) listen(ctx context.Context, m *flow.Meta, dst wire.Addr) (ln net.Listener, bnd netip.AddrPort, want netip.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	if c.cfg.Upstream { // it does all of this
@@ -86,7 +87,7 @@ func (c *client) listen(ctx context.Context, m *flow.Meta, dst Addr) (ln net.Lis
 	}
 	var local netip.Addr
 	if dst.IsName() || !dst.IP.IsUnspecified() {
-		if err := dst.check(); err != nil {
+		if err := dst.Check(); err != nil {
 			return nil, bnd, want, err
 		}
 		if local, want, err = c.ends(ctx, m, dst); err != nil {
@@ -124,7 +125,7 @@ func (c *client) outward(ctx context.Context, m *flow.Meta, zeros netip.Addr) ne
 		list[1], list[2] = outside6, outside4
 	}
 	for _, to := range list {
-		local, remote, err := c.ends(ctx, m, Addr{IP: to})
+		local, remote, err := c.ends(ctx, m, wire.Addr{IP: to})
 		if err == nil && local != remote && !local.IsLoopback() && !local.IsLinkLocalUnicast() {
 			return local
 		}
@@ -134,7 +135,7 @@ func (c *client) outward(ctx context.Context, m *flow.Meta, zeros netip.Addr) ne
 
 // ends returns the addresses that a connection to an address would have. Nothing
 // is sent: a connected UDP socket has both.
-func (c *client) ends(ctx context.Context, m *flow.Meta, to Addr) (local, remote netip.Addr, err error) {
+func (c *client) ends(ctx context.Context, m *flow.Meta, to wire.Addr) (local, remote netip.Addr, err error) {
 	if to.Port == 0 {
 		to.Port = 9 // discard: 0 can't be connected to
 	}
@@ -151,7 +152,7 @@ func (c *client) wanted(peer netip.AddrPort, want netip.Addr) bool {
 	if want.IsValid() && peer.Addr() != want {
 		return false
 	}
-	m := c.meta("tcp", AddrFrom(peer))
+	m := c.meta("tcp", wire.AddrFrom(peer))
 	return c.judge(&m) == nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 func TestBind(t *testing.T) {
@@ -19,14 +20,14 @@ func TestBind(t *testing.T) {
 	for _, dst := range []string{"127.0.0.1:21", "0.0.0.0:0", "echo.test:0", "[::1]:21"} {
 		t.Run(dst, func(t *testing.T) {
 			c := dial(t, p.addr)
-			r := socks5(t, c, socks.Bind, dst, socks.ReplySucceeded)
+			r := socks5(t, c, wire.Bind, dst, wire.ReplySucceeded)
 			if !r.Addr.IP.IsLoopback() || r.Addr.Port == 0 {
 				t.Fatalf("listens on %v", r.Addr)
 			}
 			send(t, c, "early ")
 			peer := dial(t, r.Addr.String())
 			second := reply5(t, c)
-			if second.Reply != socks.ReplySucceeded || second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
+			if second.Reply != wire.ReplySucceeded || second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
 				t.Fatalf("second reply %+v, want the peer %v", second, peer.LocalAddr())
 			}
 			send(t, c, "bird")
@@ -63,7 +64,7 @@ func TestBindZeros(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := &routedDialer{routes: c.routes, listened: make(chan string, 1)}
 			p := start(t, d, socks.Config{})
-			r := socks5(t, dial(t, p.addr), socks.Bind, c.zeros, socks.ReplySucceeded)
+			r := socks5(t, dial(t, p.addr), wire.Bind, c.zeros, wire.ReplySucceeded)
 			if at := <-d.listened; at != c.want {
 				t.Errorf("listens on %s, want %s", at, c.want)
 			}
@@ -111,7 +112,7 @@ func TestBindUpstream(t *testing.T) {
 	p := start(t, d, socks.Config{Upstream: true})
 	for _, dst := range []string{"127.0.0.1:21", "0.0.0.0:0"} {
 		c := dial(t, p.addr)
-		r := socks5(t, c, socks.Bind, dst, socks.ReplySucceeded)
+		r := socks5(t, c, wire.Bind, dst, wire.ReplySucceeded)
 		peer := dial(t, r.Addr.String())
 		if second := reply5(t, c); second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
 			t.Errorf("%s: second reply %+v, want the peer %v", dst, second, peer.LocalAddr())
@@ -132,15 +133,15 @@ func (d *tcpOnly) DialContext(ctx context.Context, m *flow.Meta, network, addres
 func TestBind4(t *testing.T) {
 	p := start(t, local, socks.Config{})
 	c := dial(t, p.addr)
-	a, _ := socks.ParseHostPort("127.0.0.1:21")
-	b, _ := socks.Request4{Command: socks.Bind, Addr: a}.Append(nil)
+	a, _ := wire.ParseHostPort("127.0.0.1:21")
+	b, _ := wire.Request4{Command: wire.Bind, Addr: a}.Append(nil)
 	c.Write(b)
-	read := func() socks.Response4 {
+	read := func() wire.Response4 {
 		b := make([]byte, 8)
 		if _, err := io.ReadFull(c, b); err != nil {
 			t.Fatal(err)
 		}
-		r, _, err := socks.ParseResponse4(b)
+		r, _, err := wire.ParseResponse4(b)
 		if err != nil || r.Code != 90 {
 			t.Fatalf("%+v %v", r, err)
 		}
@@ -158,7 +159,7 @@ func TestBind4(t *testing.T) {
 func TestBindPeer(t *testing.T) {
 	p := start(t, local, socks.Config{})
 	c := dial(t, p.addr)
-	r := socks5(t, c, socks.Bind, "127.0.0.1:21", socks.ReplySucceeded)
+	r := socks5(t, c, wire.Bind, "127.0.0.1:21", wire.ReplySucceeded)
 	from := func(ip string) (net.Conn, error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 		return d.Dial("tcp", r.Addr.String())
@@ -185,8 +186,8 @@ func TestBindPeer(t *testing.T) {
 func TestBindTimeout(t *testing.T) {
 	p := start(t, local, socks.Config{BindTimeout: 20 * time.Millisecond})
 	c := dial(t, p.addr)
-	r := socks5(t, c, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
-	if second := reply5(t, c); second.Reply != socks.ReplyTTLExpired {
+	r := socks5(t, c, wire.Bind, "0.0.0.0:0", wire.ReplySucceeded)
+	if second := reply5(t, c); second.Reply != wire.ReplyTTLExpired {
 		t.Errorf("second reply %v, want a timeout", second.Reply)
 	}
 	wantEOF(t, c)
@@ -200,19 +201,19 @@ func TestBindTimeout(t *testing.T) {
 func TestBindGone(t *testing.T) {
 	p := start(t, local, socks.Config{})
 	hangup := dial(t, p.addr)
-	socks5(t, hangup, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	socks5(t, hangup, wire.Bind, "0.0.0.0:0", wire.ReplySucceeded)
 	hangup.Close()
 	eventually(t, "the flow ends", func() bool { return p.flows.Len() == 0 })
 	killed := dial(t, p.addr)
-	socks5(t, killed, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	socks5(t, killed, wire.Bind, "0.0.0.0:0", wire.ReplySucceeded)
 	p.flows.Kill(p.flows.Flows()[0].ID)
-	if r := reply5(t, killed); r.Reply != socks.ReplyGeneralFailure {
+	if r := reply5(t, killed); r.Reply != wire.ReplyGeneralFailure {
 		t.Errorf("after a kill: %v", r.Reply)
 	}
 	stopped := dial(t, p.addr)
-	socks5(t, stopped, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	socks5(t, stopped, wire.Bind, "0.0.0.0:0", wire.ReplySucceeded)
 	p.stop()
-	if r := reply5(t, stopped); r.Reply != socks.ReplyGeneralFailure {
+	if r := reply5(t, stopped); r.Reply != wire.ReplyGeneralFailure {
 		t.Errorf("after the stop: %v", r.Reply)
 	}
 }
@@ -263,9 +264,9 @@ func TestBindRule(t *testing.T) {
 	p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool {
 		return m.Dest.Addr() == stranger || m.Dest.Addr().IsUnspecified()
 	})})
-	socks5(t, dial(t, p.addr), socks.Bind, "127.0.0.2:21", socks.ReplyNotAllowed)
+	socks5(t, dial(t, p.addr), wire.Bind, "127.0.0.2:21", wire.ReplyNotAllowed)
 	c := dial(t, p.addr)
-	r := socks5(t, c, socks.Bind, "0.0.0.0:0", socks.ReplySucceeded)
+	r := socks5(t, c, wire.Bind, "0.0.0.0:0", wire.ReplySucceeded)
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(stranger, 0))}
 	refused, err := d.Dial("tcp", r.Addr.String())
 	if err == nil {
@@ -276,7 +277,7 @@ func TestBindRule(t *testing.T) {
 		t.Errorf("a peer that is refused: %v, want a reset", err)
 	}
 	peer := dial(t, r.Addr.String())
-	if second := reply5(t, c); second.Reply != socks.ReplySucceeded || second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
+	if second := reply5(t, c); second.Reply != wire.ReplySucceeded || second.Addr.AddrPort() != addrPort(peer.LocalAddr()) {
 		t.Errorf("second reply %+v", second)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 var (
@@ -26,13 +27,13 @@ var (
 func TestCredentialsBrake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := credentials(t, "u:right", "other:right")
-		right := socks.UserPass{User: "u", Pass: "right"}
+		right := wire.UserPass{User: "u", Pass: "right"}
 		const seconds = 60
 		begin := time.Now()
 		var tries, refused atomic.Int64
 		var guessers sync.WaitGroup
 		for i := range 20 {
-			guess := socks.UserPass{User: "u", Pass: fmt.Sprint("wrong", i)}
+			guess := wire.UserPass{User: "u", Pass: fmt.Sprint("wrong", i)}
 			guessers.Go(func() {
 				for time.Since(begin) < seconds*time.Second {
 					start := time.Now()
@@ -53,7 +54,7 @@ func TestCredentialsBrake(t *testing.T) {
 		if !c.VerifyFrom(t.Context(), bob, right) {
 			t.Error("another address is refused")
 		}
-		if !c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "other", Pass: "right"}) {
+		if !c.VerifyFrom(t.Context(), alice, wire.UserPass{User: "other", Pass: "right"}) {
 			t.Error("another user at the address is refused")
 		}
 		if took := time.Since(start); took > 0 {
@@ -88,7 +89,7 @@ func TestCredentialsBrakeManyUsers(t *testing.T) {
 			const seconds = 5
 			from := netip.MustParseAddr(source)
 			for i := range seconds * 2000 {
-				src, up := from, socks.UserPass{User: "u", Pass: fmt.Sprint(i)}
+				src, up := from, wire.UserPass{User: "u", Pass: fmt.Sprint(i)}
 				if i%2 == 0 {
 					up.User = fmt.Sprint("user", i)
 				}
@@ -109,7 +110,7 @@ func TestCredentialsBrakeManyUsers(t *testing.T) {
 				t.Errorf("%d entries are kept of one source", n)
 			}
 			start := time.Now()
-			if !c.VerifyFrom(t.Context(), bob, socks.UserPass{User: "u", Pass: "right"}) || time.Since(start) > 0 {
+			if !c.VerifyFrom(t.Context(), bob, wire.UserPass{User: "u", Pass: "right"}) || time.Since(start) > 0 {
 				t.Errorf("another address waited %v, or is refused", time.Since(start))
 			}
 		})
@@ -122,7 +123,7 @@ func TestCredentialsBrakeRight(t *testing.T) {
 		c := credentials(t, "u:right")
 		start := time.Now()
 		for range 1000 {
-			if !c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "u", Pass: "right"}) {
+			if !c.VerifyFrom(t.Context(), alice, wire.UserPass{User: "u", Pass: "right"}) {
 				t.Fatal("refused")
 			}
 		}
@@ -143,14 +144,14 @@ func TestCredentialsBrakeManyAtOnce(t *testing.T) {
 		var clients sync.WaitGroup
 		for range 50 {
 			clients.Go(func() {
-				if !c.VerifyFrom(t.Context(), alice, socks.UserPass{User: "u", Pass: "right"}) {
+				if !c.VerifyFrom(t.Context(), alice, wire.UserPass{User: "u", Pass: "right"}) {
 					refused.Add(1)
 				}
 			})
 		}
 		gone, leave := context.WithCancel(t.Context())
 		leave()
-		if c.VerifyFrom(gone, alice, socks.UserPass{User: "u", Pass: "right"}) {
+		if c.VerifyFrom(gone, alice, wire.UserPass{User: "u", Pass: "right"}) {
 			t.Error("one that has left is let in")
 		}
 		synctest.Wait() // all that can are in the comparison, or wait for it
@@ -167,7 +168,7 @@ func TestCredentialsBrakeFirstLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := credentials(t, "u:"+bcryptHash(t, "right"))
 		resume := socks.HoldHashes(c)
-		right := socks.UserPass{User: "u", Pass: "right"}
+		right := wire.UserPass{User: "u", Pass: "right"}
 		first, leave := context.WithCancel(t.Context())
 		var clients sync.WaitGroup
 		clients.Go(func() { c.VerifyFrom(first, alice, right) })
@@ -190,14 +191,14 @@ func TestCredentialsBrakeBounded(t *testing.T) {
 	c := credentials(t, "u:right")
 	for i := range 50_000 {
 		src := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		c.VerifyFrom(t.Context(), src, socks.UserPass{User: fmt.Sprint("user", i%7), Pass: "wrong"})
+		c.VerifyFrom(t.Context(), src, wire.UserPass{User: fmt.Sprint("user", i%7), Pass: "wrong"})
 	}
 	if n, _ := socks.Braked(c); n > 8192 {
 		t.Errorf("%d guessers are kept", n)
 	}
 	c = credentials(t, "u:right")
 	for range 2 { // HTTP has room for such names
-		c.VerifyFrom(t.Context(), alice, socks.UserPass{User: strings.Repeat("x", 10_000), Pass: "wrong"})
+		c.VerifyFrom(t.Context(), alice, wire.UserPass{User: strings.Repeat("x", 10_000), Pass: "wrong"})
 	}
 	if n, longest := socks.Braked(c); n != 1 || longest > 300 {
 		t.Errorf("%d guessers are kept, with %d bytes of a name", n, longest)
@@ -207,7 +208,7 @@ func TestCredentialsBrakeBounded(t *testing.T) {
 		start := time.Now()
 		for i := range 11 {
 			src := netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1))
-			c.VerifyFrom(t.Context(), src, socks.UserPass{User: "u", Pass: "wrong"})
+			c.VerifyFrom(t.Context(), src, wire.UserPass{User: "u", Pass: "wrong"})
 		}
 		if took := time.Since(start); took != time.Second {
 			t.Errorf("eleven tries from one network took %v", took)

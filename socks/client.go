@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // ClientConfig sets what a Client does. The zero value is right for a server
 // without authentication.
 type ClientConfig struct {
-	Auth             UserPass      // sent when not zero
+	Auth             wire.UserPass // sent when not zero
 	HandshakeTimeout time.Duration // one dial with its handshake; 0 = 10s
 	// Serial keeps the client from sending the request before the server has
 	// chosen a method. It finds out by itself when a server can't take that.
@@ -61,7 +62,7 @@ func NewClient(server string, next Dialer, cfg ClientConfig) *Client {
 // flow and not the application's: rules on destinations do not apply to it.
 func upstreamMeta(server string) *flow.Meta {
 	m := &flow.Meta{Inbound: flow.Internal, Network: "tcp"}
-	if a, err := ParseHostPort(server); err == nil {
+	if a, err := wire.ParseHostPort(server); err == nil {
 		m.Dest = a.AddrPort()
 		m.Name = a.Name
 	}
@@ -80,27 +81,27 @@ func (c *Client) DialContext(ctx context.Context, _ *flow.Meta, network, address
 	}
 	dst, err := destination(address)
 	if err != nil {
-		return nil, c.fail(Connect, address, err)
+		return nil, c.fail(wire.Connect, address, err)
 	}
-	conn, in, _, err := c.request(ctx, Request{Connect, dst})
+	conn, in, _, err := c.request(ctx, wire.Request{Command: wire.Connect, Addr: dst})
 	if err != nil {
-		return nil, c.fail(Connect, address, err)
+		return nil, c.fail(wire.Connect, address, err)
 	}
 	return withPrefix(conn, in), nil
 }
 
 // destination parses and checks an address to dial.
-func destination(address string) (Addr, error) {
-	dst, err := ParseHostPort(address)
+func destination(address string) (wire.Addr, error) {
+	dst, err := wire.ParseHostPort(address)
 	if err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
-	return dst, dst.check()
+	return dst, dst.Check()
 }
 
 func isUDP(network string) bool { return len(network) >= 3 && network[:3] == "udp" }
 
-func (c *Client) fail(cmd Command, address string, err error) error {
+func (c *Client) fail(cmd wire.Command, address string, err error) error {
 	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
 }
 
@@ -109,7 +110,7 @@ var errPipeline = errors.New("socks: server does not take a pipelined handshake"
 
 // request makes a connection on which the server has granted req. Early is
 // what the server sent behind its reply.
-func (c *Client) request(ctx context.Context, req Request) (conn net.Conn, early []byte, bnd Addr, err error) {
+func (c *Client) request(ctx context.Context, req wire.Request) (conn net.Conn, early []byte, bnd wire.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
 	known := c.pipe.Load()
@@ -138,12 +139,12 @@ func answered(err error) bool {
 
 // attempt dials the server and makes one handshake. With probe, a server that
 // is silent for too long fails with errPipeline.
-func (c *Client) attempt(ctx context.Context, req Request, pipelined, probe bool) (net.Conn, []byte, Addr, error) {
+func (c *Client) attempt(ctx context.Context, req wire.Request, pipelined, probe bool) (net.Conn, []byte, wire.Addr, error) {
 	progress := progressOf(ctx)
 	progress.set(&c.stages.connect)
 	conn, err := c.next.DialContext(ctx, c.own, "tcp", c.server)
 	if err != nil {
-		return nil, nil, Addr{}, &serverError{err}
+		return nil, nil, wire.Addr{}, &serverError{err}
 	}
 	progress.set(&c.stages.answer)
 	if probe {
@@ -152,7 +153,7 @@ func (c *Client) attempt(ctx context.Context, req Request, pipelined, probe bool
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
 	in := newReader(conn)
 	defer in.free()
-	var bnd Addr
+	var bnd wire.Addr
 	if pipelined {
 		bnd, err = c.pipelined(in, req)
 	} else {
@@ -169,7 +170,7 @@ func (c *Client) attempt(ctx context.Context, req Request, pipelined, probe bool
 	}
 	if err != nil {
 		abort(conn)
-		return nil, nil, Addr{}, c.cause(ctx, err, pipelined)
+		return nil, nil, wire.Addr{}, c.cause(ctx, err, pipelined)
 	}
 	conn.SetDeadline(noDeadline)
 	return conn, in.rest(), bnd, nil
@@ -189,93 +190,93 @@ func (c *Client) cause(ctx context.Context, err error, pipelined bool) error {
 	return hungUp(err)
 }
 
-func (c *Client) hasAuth() bool { return c.cfg.Auth != UserPass{} }
+func (c *Client) hasAuth() bool { return c.cfg.Auth != wire.UserPass{} }
 
 // pipelined sends everything in one write, so that the reply is there one
 // round trip later.
-func (c *Client) pipelined(in *reader, req Request) (Addr, error) {
+func (c *Client) pipelined(in *reader, req wire.Request) (wire.Addr, error) {
 	buf := handshakeBuffers.Get().(*[handshakeSize]byte)
 	defer func() {
 		clear(buf[:])
 		handshakeBuffers.Put(buf)
 	}()
-	want := byte(MethodNone)
+	want := byte(wire.MethodNone)
 	b := buf[:0]
 	var err error
 	if c.hasAuth() {
-		want = MethodUserPass
-		b = Greeting{Methods: []byte{want}}.Append(b)
+		want = wire.MethodUserPass
+		b = wire.Greeting{Methods: []byte{want}}.Append(b)
 		if b, err = c.cfg.Auth.Append(b); err != nil {
-			return Addr{}, err
+			return wire.Addr{}, err
 		}
 	} else {
-		b = Greeting{Methods: []byte{want}}.Append(b)
+		b = wire.Greeting{Methods: []byte{want}}.Append(b)
 	}
 	if b, err = req.Append(b); err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
 	if _, err = in.conn.Write(b); err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
-	method, err := message(in, ParseMethod)
+	method, err := message(in, wire.ParseMethod)
 	if err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
 	if method != want {
-		return Addr{}, fmt.Errorf("%w: server chose %#02x", ErrMethod, method)
+		return wire.Addr{}, fmt.Errorf("%w: server chose %#02x", ErrMethod, method)
 	}
-	if want == MethodUserPass {
+	if want == wire.MethodUserPass {
 		if err := authStatus(in); err != nil {
-			return Addr{}, err
+			return wire.Addr{}, err
 		}
 	}
 	return response(in)
 }
 
 // serial sends each message when the server has answered the one before.
-func (c *Client) serial(in *reader, req Request) (Addr, error) {
-	methods := []byte{MethodNone, MethodUserPass}
+func (c *Client) serial(in *reader, req wire.Request) (wire.Addr, error) {
+	methods := []byte{wire.MethodNone, wire.MethodUserPass}
 	if !c.hasAuth() {
 		methods = methods[:1]
 	}
 	var small [300]byte
-	if _, err := in.conn.Write(Greeting{Methods: methods}.Append(small[:0])); err != nil {
-		return Addr{}, err
+	if _, err := in.conn.Write(wire.Greeting{Methods: methods}.Append(small[:0])); err != nil {
+		return wire.Addr{}, err
 	}
-	method, err := message(in, ParseMethod)
+	method, err := message(in, wire.ParseMethod)
 	if err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
 	switch {
-	case method == MethodNone:
-	case method == MethodUserPass && c.hasAuth():
+	case method == wire.MethodNone:
+	case method == wire.MethodUserPass && c.hasAuth():
 		b, err := c.cfg.Auth.Append(nil)
 		if err != nil {
-			return Addr{}, err
+			return wire.Addr{}, err
 		}
 		if _, err = in.conn.Write(b); err != nil {
-			return Addr{}, err
+			return wire.Addr{}, err
 		}
 		if err := authStatus(in); err != nil {
-			return Addr{}, err
+			return wire.Addr{}, err
 		}
 	case c.hasAuth():
-		return Addr{}, fmt.Errorf("%w: server chose %#02x", ErrMethod, method)
+		return wire.Addr{}, fmt.Errorf("%w: server chose %#02x", ErrMethod, method)
 	default:
-		return Addr{}, fmt.Errorf("%w: put user:password@ in the upstream's URL", ErrMethod)
+		return wire.Addr{}, fmt.Errorf("%w: put user:password@ in the upstream's URL", ErrMethod)
 	}
 	b, err := req.Append(small[:0])
 	if err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
 	if _, err = in.conn.Write(b); err != nil {
-		return Addr{}, err
+		return wire.Addr{}, err
 	}
 	return response(in)
 }
 
 func authStatus(in *reader) error {
-	ok, err := message(in, ParseAuthStatus)
+	ok, err := message(in, wire.ParseAuthStatus)
 	if err != nil {
 		return err
 	}
@@ -286,11 +287,11 @@ func authStatus(in *reader) error {
 }
 
 // response reads the server's answer and returns its BND.
-func response(in *reader) (Addr, error) {
-	r, err := message(in, ParseResponse)
+func response(in *reader) (wire.Addr, error) {
+	r, err := message(in, wire.ParseResponse)
 	// What address type a refusal carries does not matter.
-	if (err == nil || errors.Is(err, ErrAddrType)) && r.Reply != ReplySucceeded {
-		return Addr{}, &ReplyError{r.Reply}
+	if (err == nil || errors.Is(err, wire.ErrAddrType)) && r.Reply != wire.ReplySucceeded {
+		return wire.Addr{}, &ReplyError{r.Reply}
 	}
 	return r.Addr, err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // Client4 dials through a SOCKS4a server, for TCP. It implements Dialer. The
@@ -37,24 +38,24 @@ func (c *Client4) String() string { return "socks4a://" + c.server }
 // an *OpError.
 func (c *Client4) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
 	if isUDP(network) {
-		return nil, c.fail(Associate, address, errTCPOnly)
+		return nil, c.fail(wire.Associate, address, errTCPOnly)
 	}
 	dst, err := destination(address)
 	if err != nil {
-		return nil, c.fail(Connect, address, err)
+		return nil, c.fail(wire.Connect, address, err)
 	}
 	conn, err := dialThrough(ctx, c.own, c.next, c.server, &c.stages, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
 		return c.handshake(conn, dst)
 	})
 	if err != nil {
-		return nil, c.fail(Connect, address, err)
+		return nil, c.fail(wire.Connect, address, err)
 	}
 	return conn, nil
 }
 
 // handshake asks for dst and returns what came behind the answer.
-func (c *Client4) handshake(conn net.Conn, dst Addr) ([]byte, error) {
-	request, err := Request4{Command: Connect, Addr: dst, User: c.cfg.Auth.User}.Append(nil)
+func (c *Client4) handshake(conn net.Conn, dst wire.Addr) ([]byte, error) {
+	request, err := wire.Request4{Command: wire.Connect, Addr: dst, User: c.cfg.Auth.User}.Append(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -63,28 +64,28 @@ func (c *Client4) handshake(conn net.Conn, dst Addr) ([]byte, error) {
 	}
 	in := newReader(conn)
 	defer in.free()
-	switch r, err := message(in, ParseResponse4); {
+	switch r, err := message(in, wire.ParseResponse4); {
 	case err != nil:
 		return nil, err
-	case r.Code == badIdent4, r.Code == badUser4:
+	case r.Code == wire.NoIdent4, r.Code == wire.BadUser4:
 		return nil, fmt.Errorf("%w: check user@ in the upstream's URL: %w", ErrAuth, syscall.EACCES)
-	case r.Code != granted4:
-		return nil, &ReplyError{ReplyGeneralFailure}
+	case r.Code != wire.Granted4:
+		return nil, &ReplyError{wire.ReplyGeneralFailure}
 	}
 	return in.rest(), nil
 }
 
 // ListenPacket fails: SOCKS4a carries no UDP.
 func (c *Client4) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
-	return nil, c.fail(Associate, "", errTCPOnly)
+	return nil, c.fail(wire.Associate, "", errTCPOnly)
 }
 
 // Listen fails: this client has no use for SOCKS4's BIND, which is IPv4 only.
 func (c *Client4) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
-	return nil, c.fail(Bind, "", errTCPOnly)
+	return nil, c.fail(wire.Bind, "", errTCPOnly)
 }
 
-func (c *Client4) fail(cmd Command, address string, err error) error {
+func (c *Client4) fail(cmd wire.Command, address string, err error) error {
 	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
 }
 

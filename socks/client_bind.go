@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // Listen asks the server to accept one connection for us, by BIND. The
@@ -15,17 +16,17 @@ import (
 // fails. The flow's destination is the peer that is expected; without one
 // anybody may come. Network and address are not used: the server chooses.
 func (c *Client) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
-	peer := Addr{IP: unspecified4}
+	peer := wire.Addr{IP: unspecified4}
 	switch {
 	case m == nil:
 	case m.Name != "":
-		peer = Addr{Name: m.Name, Port: m.Dest.Port()}
+		peer = wire.Addr{Name: m.Name, Port: m.Dest.Port()}
 	case m.Dest.IsValid():
-		peer = AddrFrom(m.Dest)
+		peer = wire.AddrFrom(m.Dest)
 	}
-	conn, early, bnd, err := c.request(ctx, Request{Bind, peer})
+	conn, early, bnd, err := c.request(ctx, wire.Request{Command: wire.Bind, Addr: peer})
 	if err != nil {
-		return nil, c.fail(Bind, peer.String(), err)
+		return nil, c.fail(wire.Bind, peer.String(), err)
 	}
 	if bnd.IP.IsValid() && bnd.IP.IsUnspecified() {
 		bnd = c.relayAddr(conn, bnd)
@@ -37,7 +38,7 @@ func (c *Client) Listen(ctx context.Context, m *flow.Meta, network, address stri
 type bindListener struct {
 	client *Client
 	conn   net.Conn
-	addr   Addr
+	addr   wire.Addr
 	mu     sync.Mutex
 	taken  bool // conn belongs to an Accept, or is closed
 }
@@ -61,7 +62,7 @@ func (l *bindListener) Accept() (net.Conn, error) {
 	l.taken = true
 	if err != nil {
 		l.conn.Close()
-		return nil, l.client.fail(Bind, "", err)
+		return nil, l.client.fail(wire.Bind, "", err)
 	}
 	return &bound{Conn: withPrefix(l.conn, in.rest()), peer: peer.AddrPort()}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // HTTPClient dials through an HTTP proxy by CONNECT (RFC 9110 §9.3.6). It
@@ -86,26 +87,26 @@ func (e *HTTPError) Unwrap() error {
 // left to it. The error is an *OpError.
 func (c *HTTPClient) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
 	if isUDP(network) {
-		return nil, c.fail(Associate, address, errTCPOnly)
+		return nil, c.fail(wire.Associate, address, errTCPOnly)
 	}
 	dst, err := destination(address)
 	if err != nil {
-		return nil, c.fail(Connect, address, err)
+		return nil, c.fail(wire.Connect, address, err)
 	}
 	conn, err := dialThrough(ctx, c.own, c.next, c.server, &c.stages, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
 		return c.handshake(conn, dst)
 	})
 	if err != nil {
-		return nil, c.fail(Connect, address, err)
+		return nil, c.fail(wire.Connect, address, err)
 	}
 	return conn, nil
 }
 
 // handshake asks for dst and returns what came behind the answer.
-func (c *HTTPClient) handshake(conn net.Conn, dst Addr) ([]byte, error) {
+func (c *HTTPClient) handshake(conn net.Conn, dst wire.Addr) ([]byte, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n", dst)
-	if c.cfg.Auth != (UserPass{}) {
+	if c.cfg.Auth != (wire.UserPass{}) {
 		pair := c.cfg.Auth.User + ":" + c.cfg.Auth.Pass
 		b.WriteString("Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) + "\r\n")
 	}
@@ -125,7 +126,7 @@ func (c *HTTPClient) handshake(conn net.Conn, dst Addr) ([]byte, error) {
 	case limited.N <= 0:
 		return nil, fmt.Errorf("socks: an answer of more than %d bytes", maxHTTPHeader)
 	default:
-		return nil, fmt.Errorf("%w: not HTTP", ErrVersion)
+		return nil, fmt.Errorf("%w: not HTTP", wire.ErrVersion)
 	}
 	if resp.StatusCode/100 != 2 {
 		return nil, &HTTPError{Status: resp.StatusCode, Type: proxyError(resp.Header.Get("Proxy-Status"))}
@@ -162,14 +163,14 @@ func proxyError(field string) string {
 
 // ListenPacket fails: HTTP CONNECT carries no UDP.
 func (c *HTTPClient) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
-	return nil, c.fail(Associate, "", errTCPOnly)
+	return nil, c.fail(wire.Associate, "", errTCPOnly)
 }
 
 // Listen fails: HTTP has nothing like BIND.
 func (c *HTTPClient) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
-	return nil, c.fail(Bind, "", errTCPOnly)
+	return nil, c.fail(wire.Bind, "", errTCPOnly)
 }
 
-func (c *HTTPClient) fail(cmd Command, address string, err error) error {
+func (c *HTTPClient) fail(cmd wire.Command, address string, err error) error {
 	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
 }

@@ -19,6 +19,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 func via(t testing.TB, next socks.Dialer, urls ...string) socks.Dialer {
@@ -186,29 +187,29 @@ func TestErrnoThroughProxy(t *testing.T) {
 	p := start(t, d, socks.Config{})
 	for _, tc := range []struct {
 		err   error
-		reply socks.Reply
+		reply wire.Reply
 		errno syscall.Errno
 	}{
-		{syscall.ECONNREFUSED, socks.ReplyConnectionRefused, syscall.ECONNREFUSED},
-		{syscall.ENETUNREACH, socks.ReplyNetworkUnreachable, syscall.ENETUNREACH},
-		{syscall.EHOSTUNREACH, socks.ReplyHostUnreachable, syscall.EHOSTUNREACH},
-		{&net.DNSError{Err: "no such host", IsNotFound: true}, socks.ReplyHostUnreachable, syscall.EHOSTUNREACH},
-		{&net.DNSError{Err: "i/o timeout", IsTimeout: true}, socks.ReplyHostUnreachable, syscall.EHOSTUNREACH},
-		{syscall.ETIMEDOUT, socks.ReplyTTLExpired, syscall.ETIMEDOUT},
-		{context.DeadlineExceeded, socks.ReplyTTLExpired, syscall.ETIMEDOUT},
-		{os.ErrDeadlineExceeded, socks.ReplyTTLExpired, syscall.ETIMEDOUT},
-		{syscall.EACCES, socks.ReplyNotAllowed, syscall.EACCES},
-		{syscall.EPERM, socks.ReplyNotAllowed, syscall.EACCES},
-		{syscall.EAFNOSUPPORT, socks.ReplyAddressType, syscall.EAFNOSUPPORT},
-		{errors.ErrUnsupported, socks.ReplyCommand, syscall.EOPNOTSUPP},
-		{errors.New("else"), socks.ReplyGeneralFailure, 0},
-		{syscall.EMFILE, socks.ReplyGeneralFailure, 0},
-		{errors.Join(syscall.ENETUNREACH, syscall.ECONNREFUSED), socks.ReplyConnectionRefused, syscall.ECONNREFUSED},
+		{syscall.ECONNREFUSED, wire.ReplyConnectionRefused, syscall.ECONNREFUSED},
+		{syscall.ENETUNREACH, wire.ReplyNetworkUnreachable, syscall.ENETUNREACH},
+		{syscall.EHOSTUNREACH, wire.ReplyHostUnreachable, syscall.EHOSTUNREACH},
+		{&net.DNSError{Err: "no such host", IsNotFound: true}, wire.ReplyHostUnreachable, syscall.EHOSTUNREACH},
+		{&net.DNSError{Err: "i/o timeout", IsTimeout: true}, wire.ReplyHostUnreachable, syscall.EHOSTUNREACH},
+		{syscall.ETIMEDOUT, wire.ReplyTTLExpired, syscall.ETIMEDOUT},
+		{context.DeadlineExceeded, wire.ReplyTTLExpired, syscall.ETIMEDOUT},
+		{os.ErrDeadlineExceeded, wire.ReplyTTLExpired, syscall.ETIMEDOUT},
+		{syscall.EACCES, wire.ReplyNotAllowed, syscall.EACCES},
+		{syscall.EPERM, wire.ReplyNotAllowed, syscall.EACCES},
+		{syscall.EAFNOSUPPORT, wire.ReplyAddressType, syscall.EAFNOSUPPORT},
+		{errors.ErrUnsupported, wire.ReplyCommand, syscall.EOPNOTSUPP},
+		{errors.New("else"), wire.ReplyGeneralFailure, 0},
+		{syscall.EMFILE, wire.ReplyGeneralFailure, 0},
+		{errors.Join(syscall.ENETUNREACH, syscall.ECONNREFUSED), wire.ReplyConnectionRefused, syscall.ECONNREFUSED},
 	} {
 		wrapped := error(&net.OpError{Op: "dial", Err: fmt.Errorf("deep: %w", tc.err)})
 		cause.Store(&wrapped)
 		c := dial(t, p.addr)
-		socks5(t, c, socks.Connect, "10.0.0.7:80", tc.reply)
+		socks5(t, c, wire.Connect, "10.0.0.7:80", tc.reply)
 		wantEOF(t, c)
 		for _, scheme := range []string{"socks5", "http"} {
 			_, err := via(t, local, scheme+"://"+p.addr).DialContext(t.Context(), nil, "tcp", "10.0.0.7:80")
@@ -248,13 +249,13 @@ func TestClientErrors(t *testing.T) {
 		{"wrong password", "socks5://u:x@" + p.addr, socks.ErrAuth},
 		{"no password", "socks5://" + p.addr, socks.ErrMethod},
 		{"wrong HTTP password", "http://u:x@" + p.addr, socks.ErrAuth},
-		{"not SOCKS", speak("HTTP/1.0 400\r\n\r\n"), socks.ErrVersion},
+		{"not SOCKS", speak("HTTP/1.0 400\r\n\r\n"), wire.ErrVersion},
 		{"closes", speak(""), syscall.ECONNRESET},
 		{"closes later", speak("\x05\x00\x05\x00\x00"), syscall.ECONNRESET},
-		{"unknown address type", speak("\x05\x00\x05\x00\x00\x09"), socks.ErrAddrType},
+		{"unknown address type", speak("\x05\x00\x05\x00\x00\x09"), wire.ErrAddrType},
 		{"refusal with odd address", speak("\x05\x00\x05\x05\x00\x09"), syscall.ECONNREFUSED},
 		{"SOCKS4a wants a password", "socks4a://u@" + p.addr, socks.ErrAuth},
-		{"no SOCKS4a", "socks4a://" + answers("\x05\xff"), socks.ErrVersion},
+		{"no SOCKS4a", "socks4a://" + answers("\x05\xff"), wire.ErrVersion},
 		{"SOCKS4a closes", "socks4a://" + answers("\x00\x5a\x00"), syscall.ECONNRESET},
 		{"silent SOCKS4a", "socks4a://" + silent, context.DeadlineExceeded},
 		{"silent", "socks5://" + silent, context.DeadlineExceeded},
@@ -308,7 +309,7 @@ func TestClientPipelining(t *testing.T) {
 				n, _ := c.Read(b)
 				count := 1
 				defer func() { reads <- count }()
-				greeting, used, _ := socks.ParseGreeting(b[:n])
+				greeting, used, _ := wire.ParseGreeting(b[:n])
 				rest := append([]byte(nil), b[used:n]...)
 				if tc.drop {
 					rest = nil
@@ -323,19 +324,19 @@ func TestClientPipelining(t *testing.T) {
 					return true
 				}
 				method := greeting.Methods[len(greeting.Methods)-1]
-				c.Write(socks.AppendMethod(nil, method))
-				if method == socks.MethodUserPass {
+				c.Write(wire.AppendMethod(nil, method))
+				if method == wire.MethodUserPass {
 					if len(rest) == 0 && !more() {
 						return
 					}
-					_, used, _ = socks.ParseUserPass(rest)
+					_, used, _ = wire.ParseUserPass(rest)
 					rest = rest[used:]
-					c.Write(socks.AppendAuthStatus(nil, true))
+					c.Write(wire.AppendAuthStatus(nil, true))
 				}
 				if len(rest) == 0 && !more() {
 					return
 				}
-				c.Write(socks.Response{}.Append(nil))
+				c.Write(wire.Response{}.Append(nil))
 			})
 			d := via(t, local, tc.url+fake)
 			for range 2 {
@@ -371,7 +372,7 @@ func TestClientUDP(t *testing.T) {
 			}
 			defer pc.Close()
 			if name == "password unasked" { // this server resolves names
-				exchange(t, pc, socks.Addr{Name: "echo.test", Port: e4.Port()}, e4, []byte("named"))
+				exchange(t, pc, wire.Addr{Name: "echo.test", Port: e4.Port()}, e4, []byte("named"))
 			}
 			exchange(t, pc, net.UDPAddrFromAddrPort(e4), e4, []byte("four"))
 			exchange(t, pc, net.UDPAddrFromAddrPort(e6), e6, []byte("six"))
@@ -452,7 +453,7 @@ func TestClientUDPUnspecified(t *testing.T) {
 	bnd := netip.AddrPortFrom(netip.IPv4Unspecified(), addrPort(relay.LocalAddr()).Port())
 	fake := serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
 		c.Read(make([]byte, 100))
-		c.Write(socks.Response{Addr: socks.AddrFrom(bnd)}.Append(socks.AppendMethod(nil, 0)))
+		c.Write(wire.Response{Addr: wire.AddrFrom(bnd)}.Append(wire.AppendMethod(nil, 0)))
 		io.Copy(io.Discard, c)
 	})
 	for _, host := range []string{fake, "echo.test:" + port(fake)} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // ListenPacket makes a UDP association with the server: one mapping there, for
@@ -24,14 +25,14 @@ import (
 func (c *Client) ListenPacket(ctx context.Context, _ *flow.Meta, network, address string) (net.PacketConn, error) {
 	p, err := c.associate(ctx)
 	if err != nil {
-		return nil, c.fail(Associate, "", err)
+		return nil, c.fail(wire.Associate, "", err)
 	}
 	return p, nil
 }
 
 func (c *Client) associate(ctx context.Context) (*packetConn, error) {
 	// Zeros: our own address may be translated on the way to the server.
-	ctl, _, bnd, err := c.request(ctx, Request{Associate, Addr{IP: unspecified4}})
+	ctl, _, bnd, err := c.request(ctx, wire.Request{Command: wire.Associate, Addr: wire.Addr{IP: unspecified4}})
 	if err != nil {
 		return nil, err
 	}
@@ -52,18 +53,18 @@ func (c *Client) associate(ctx context.Context) (*packetConn, error) {
 
 // relayAddr is where to send datagrams. A server that answers with no address,
 // or no address that means anything here, means its own.
-func (c *Client) relayAddr(ctl net.Conn, bnd Addr) Addr {
+func (c *Client) relayAddr(ctl net.Conn, bnd wire.Addr) wire.Addr {
 	if bnd.IsName() && bnd.Name != "" || bnd.IP.IsValid() && !bnd.IP.IsUnspecified() {
 		return bnd
 	}
-	server, _ := ParseHostPort(c.server)
+	server, _ := wire.ParseHostPort(c.server)
 	if server.IsName() {
 		// The connection's far end is the server, unless it is another upstream.
 		switch c.next.(type) {
 		case *Client, *Client4, *HTTPClient:
 		default:
 			if ap := addrPort(ctl.RemoteAddr()); ap.IsValid() {
-				server = AddrFrom(ap)
+				server = wire.AddrFrom(ap)
 			}
 		}
 	}
@@ -110,7 +111,7 @@ func (p *packetConn) Close() error {
 // cause says why the socket does not work any more.
 func (p *packetConn) cause(err error) error {
 	if errors.Is(err, net.ErrClosed) && !p.mine.Load() {
-		return p.client.fail(Associate, "", fmt.Errorf("%w: %w", errEnded, io.EOF))
+		return p.client.fail(wire.Associate, "", fmt.Errorf("%w: %w", errEnded, io.EOF))
 	}
 	return err
 }
@@ -132,7 +133,7 @@ func (p *packetConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) 
 		if err != nil {
 			return 0, netip.AddrPort{}, p.cause(err)
 		}
-		from, payload, err := ParseDatagram(datagram)
+		from, payload, err := wire.ParseDatagram(datagram)
 		if err != nil || from.IsName() {
 			packetBuffers.Put(buf)
 			continue
@@ -193,30 +194,30 @@ func (p *packetConn) WaitRead() error {
 
 // WriteTo sends one datagram to a *net.UDPAddr or an Addr.
 func (p *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	if a, ok := addr.(Addr); ok {
+	if a, ok := addr.(wire.Addr); ok {
 		return p.writeTo(b, a)
 	}
 	ap := addrPort(addr)
 	if !ap.IsValid() {
-		return 0, p.client.fail(Associate, addr.String(), ErrAddrType)
+		return 0, p.client.fail(wire.Associate, addr.String(), wire.ErrAddrType)
 	}
-	return p.writeTo(b, AddrFrom(ap))
+	return p.writeTo(b, wire.AddrFrom(ap))
 }
 
 // WriteToUDPAddrPort is WriteTo without allocating.
 func (p *packetConn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
-	return p.writeTo(b, AddrFrom(addr))
+	return p.writeTo(b, wire.AddrFrom(addr))
 }
 
-func (p *packetConn) writeTo(b []byte, to Addr) (int, error) {
+func (p *packetConn) writeTo(b []byte, to wire.Addr) (int, error) {
 	buf := packetBuffers.Get().(*packetBuffer)
 	defer packetBuffers.Put(buf)
-	datagram, err := AppendDatagramHeader(buf[:0], to)
+	datagram, err := wire.AppendDatagramHeader(buf[:0], to)
 	if err != nil {
 		return 0, err
 	}
 	if len(datagram)+len(b) > maxUDP {
-		return 0, p.client.fail(Associate, to.String(), syscall.EMSGSIZE)
+		return 0, p.client.fail(wire.Associate, to.String(), syscall.EMSGSIZE)
 	}
 	datagram = append(datagram, b...)
 	if _, err := p.udp.Write(datagram); err != nil {
@@ -241,11 +242,11 @@ func (p *packetConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWrite
 func (c *Client) dialUDP(ctx context.Context, address string) (net.Conn, error) {
 	peer, err := destination(address)
 	if err != nil {
-		return nil, c.fail(Associate, address, err)
+		return nil, c.fail(wire.Associate, address, err)
 	}
 	p, err := c.associate(ctx)
 	if err != nil {
-		return nil, c.fail(Associate, address, err)
+		return nil, c.fail(wire.Associate, address, err)
 	}
 	return &packetPeer{packetConn: p, peer: peer}, nil
 }
@@ -253,7 +254,7 @@ func (c *Client) dialUDP(ctx context.Context, address string) (net.Conn, error) 
 // packetPeer is an association that talks to one destination.
 type packetPeer struct {
 	*packetConn
-	peer Addr
+	peer wire.Addr
 }
 
 // Read reads the next datagram of the destination. When that is a name, any

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"netstackd/socks/wire"
 )
 
 var (
@@ -133,7 +135,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 		ap = a.AddrPort()
 	case *net.UDPAddr:
 		ap = a.AddrPort()
-	case Addr:
+	case wire.Addr:
 		ap = a.AddrPort()
 	case nil:
 		return ap

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 var noDeadline time.Time
@@ -26,7 +27,7 @@ func (c *client) write(b []byte) error {
 }
 
 // meta describes the flow to dst.
-func (c *client) meta(network string, dst Addr) flow.Meta {
+func (c *client) meta(network string, dst wire.Addr) flow.Meta {
 	m := flow.Meta{Inbound: c.kind, Network: network, Source: c.src, Dest: dst.AddrPort(), User: c.user}
 	if dst.IsName() {
 		m.Name = dst.Name
@@ -58,8 +59,8 @@ func (c *client) register(m flow.Meta, kill func()) (f *flow.Flow, err error) {
 }
 
 // connect serves CONNECT: it dials, answers, and hands both ends to the relay.
-func (c *client) connect(ctx context.Context, dst Addr) {
-	if err := dst.check(); err != nil {
+func (c *client) connect(ctx context.Context, dst wire.Addr) {
+	if err := dst.Check(); err != nil {
 		c.stats.failed.Add(1)
 		c.refuse("", err)
 		return
@@ -83,7 +84,7 @@ func (c *client) connect(ctx context.Context, dst Addr) {
 	}
 	var buf [64]byte
 	// From here on the flow belongs to the relay, which takes over its kill too.
-	if c.write(c.answer(buf[:0], ReplySucceeded, addrPort(out.LocalAddr()), nil)) != nil {
+	if c.write(c.answer(buf[:0], wire.ReplySucceeded, addrPort(out.LocalAddr()), nil)) != nil {
 		f.Close()
 		abort(out)
 		abort(c.conn)
@@ -96,7 +97,7 @@ func (c *client) connect(ctx context.Context, dst Addr) {
 
 // dial dials dst for as long as the client waits for it. The flow is then no
 // longer pending.
-func (c *client) dial(ctx context.Context, f *flow.Flow, dst Addr) (net.Conn, error) {
+func (c *client) dial(ctx context.Context, f *flow.Flow, dst wire.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	unwatch := c.watch()

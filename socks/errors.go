@@ -5,14 +5,11 @@ import (
 	"strings"
 )
 
-// What can be wrong with a message. Match them with errors.Is.
+// Why a request is refused. Match them with errors.Is.
 var (
-	ErrVersion  = errors.New("socks: unexpected version")
-	ErrAddrType = errors.New("socks: unknown address type")
-	ErrName     = errors.New("socks: unusable host name")
-	ErrAuth     = errors.New("socks: authentication refused")
-	ErrMethod   = errors.New("socks: no acceptable authentication method")
-	ErrRule     = errors.New("socks: not allowed by rule")
+	ErrAuth   = errors.New("socks: authentication refused")
+	ErrMethod = errors.New("socks: no acceptable authentication method")
+	ErrRule   = errors.New("socks: not allowed by rule")
 )
 
 // What a server does that leaves a request without an answer. Match them with

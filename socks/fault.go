@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+
+	"netstackd/socks/wire"
 )
 
 // serverError is an error of the way to a server, so that it is not taken for
@@ -36,7 +38,7 @@ func Fault(err error) (server string, cause error) {
 			return "", nil
 		}
 		return op.Server, way.err
-	case errors.Is(op.Err, ErrAuth), errors.Is(op.Err, ErrMethod), errors.Is(op.Err, ErrVersion):
+	case is(op.Err, ErrAuth, ErrMethod, wire.ErrVersion, wire.ErrUser):
 		return op.Server, op.Err
 	}
 	return "", nil

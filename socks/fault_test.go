@@ -12,6 +12,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 // Who is to blame for a connection that fails: an upstream, which the user can
@@ -42,8 +43,8 @@ func TestFault(t *testing.T) {
 		{"wrong password", []string{"socks5://user:typo@" + inner.addr}, "socks5://" + inner.addr, socks.ErrAuth},
 		{"wrong HTTP password", []string{"http://user:typo@" + inner.addr}, "http://" + inner.addr, socks.ErrAuth},
 		{"no password", []string{"socks5://" + inner.addr}, "socks5://" + inner.addr, socks.ErrMethod},
-		{"not SOCKS", []string{"socks5://" + web}, "socks5://" + web, socks.ErrVersion},
-		{"not HTTP", []string{"http://" + files}, "http://" + files, socks.ErrVersion},
+		{"not SOCKS", []string{"socks5://" + web}, "socks5://" + web, wire.ErrVersion},
+		{"not HTTP", []string{"http://" + files}, "http://" + files, wire.ErrVersion},
 		{"unreachable", []string{"socks5://user:typo@" + nobody}, "socks5://" + nobody, syscall.ECONNREFUSED},
 		{"unreachable HTTP", []string{"http://user:typo@" + nobody}, "http://" + nobody, syscall.ECONNREFUSED},
 		{"the first of two", []string{"socks5://user:typo@" + inner.addr, "http://" + nobody}, "socks5://" + inner.addr, socks.ErrAuth},

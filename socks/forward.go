@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 func isDNS(err error) bool {
@@ -85,9 +86,9 @@ func (f *forwarder) failed(rw http.ResponseWriter, r *http.Request, err error) {
 // dial opens the flow of one outbound connection.
 func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	c := f.client
-	dst, err := ParseHostPort(address)
+	dst, err := wire.ParseHostPort(address)
 	if err == nil {
-		err = dst.check()
+		err = dst.Check()
 	}
 	if err != nil {
 		return nil, err

@@ -5,38 +5,40 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"netstackd/socks/wire"
 )
 
 // serve5 is the server's side of RFC 1928 up to the request.
 func (c *client) serve5(ctx context.Context, stop func() bool) {
-	c.answer = func(b []byte, r Reply, bnd netip.AddrPort, _ error) []byte {
-		return Response{Reply: r, Addr: AddrFrom(bnd)}.Append(b)
+	c.answer = func(b []byte, r wire.Reply, bnd netip.AddrPort, _ error) []byte {
+		return wire.Response{Reply: r, Addr: wire.AddrFrom(bnd)}.Append(b)
 	}
-	g, err := message(c.in, ParseGreeting)
+	g, err := message(c.in, wire.ParseGreeting)
 	if err != nil {
 		c.malformed(err)
 		return
 	}
 	var out [2]byte
 	method := c.method(g)
-	if _, err := c.conn.Write(AppendMethod(out[:0], method)); err != nil {
+	if _, err := c.conn.Write(wire.AppendMethod(out[:0], method)); err != nil {
 		c.malformed(err)
 		return
 	}
 	switch method {
-	case MethodUnacceptable:
+	case wire.MethodUnacceptable:
 		c.stats.badAuth.Add(1)
 		c.log("no acceptable method", "", nil)
 		closeAfterReply(c.conn)
 		return
-	case MethodUserPass:
-		up, err := message(c.in, ParseUserPass)
+	case wire.MethodUserPass:
+		up, err := message(c.in, wire.ParseUserPass)
 		if err != nil {
 			c.malformed(err)
 			return
 		}
 		ok := c.authenticate(ctx, up)
-		_, err = c.conn.Write(AppendAuthStatus(out[:0], ok))
+		_, err = c.conn.Write(wire.AppendAuthStatus(out[:0], ok))
 		if !ok {
 			closeAfterReply(c.conn)
 			return
@@ -46,8 +48,8 @@ func (c *client) serve5(ctx context.Context, stop func() bool) {
 			return
 		}
 	}
-	req, err := message(c.in, ParseRequest)
-	if errors.Is(err, ErrAddrType) {
+	req, err := message(c.in, wire.ParseRequest)
+	if errors.Is(err, wire.ErrAddrType) {
 		c.refuse("", err)
 		return
 	}
@@ -60,18 +62,18 @@ func (c *client) serve5(ctx context.Context, stop func() bool) {
 
 // method chooses among those that the client offers. Without authentication a
 // client that insists on sending a password may.
-func (c *client) method(g Greeting) byte {
+func (c *client) method(g wire.Greeting) byte {
 	switch {
-	case c.cfg.Auth == nil && g.Offers(MethodNone):
-		return MethodNone
-	case g.Offers(MethodUserPass):
-		return MethodUserPass
+	case c.cfg.Auth == nil && g.Offers(wire.MethodNone):
+		return wire.MethodNone
+	case g.Offers(wire.MethodUserPass):
+		return wire.MethodUserPass
 	}
-	return MethodUnacceptable
+	return wire.MethodUnacceptable
 }
 
 // authenticate checks the credentials and remembers the user.
-func (c *client) authenticate(ctx context.Context, up UserPass) bool {
+func (c *client) authenticate(ctx context.Context, up wire.UserPass) bool {
 	if c.cfg.Auth == nil {
 		return true
 	}
@@ -90,15 +92,15 @@ func (c *client) authenticate(ctx context.Context, up UserPass) bool {
 // serve4 is the server's side of SOCKS4 and SOCKS4a. Neither can prove who the
 // user is, so neither is served where that is asked for.
 func (c *client) serve4(ctx context.Context, stop func() bool) {
-	code := byte(rejected4)
-	c.answer = func(b []byte, r Reply, bnd netip.AddrPort, _ error) []byte {
-		if r == ReplySucceeded {
-			return Response4{Code: granted4, Addr: AddrFrom(bnd)}.Append(b)
+	code := byte(wire.Rejected4)
+	c.answer = func(b []byte, r wire.Reply, bnd netip.AddrPort, _ error) []byte {
+		if r == wire.ReplySucceeded {
+			return wire.Response4{Code: wire.Granted4, Addr: wire.AddrFrom(bnd)}.Append(b)
 		}
-		return Response4{Code: code, Addr: AddrFrom(bnd)}.Append(b)
+		return wire.Response4{Code: code, Addr: wire.AddrFrom(bnd)}.Append(b)
 	}
-	req, err := message(c.in, ParseRequest4)
-	if is(err, ErrName, ErrAuth) {
+	req, err := message(c.in, wire.ParseRequest4)
+	if is(err, wire.ErrName, wire.ErrUser) {
 		c.refuse("", err)
 		return
 	}
@@ -108,22 +110,22 @@ func (c *client) serve4(ctx context.Context, stop func() bool) {
 	}
 	if c.cfg.Auth != nil {
 		c.stats.badAuth.Add(1)
-		code = badUser4
+		code = wire.BadUser4
 		c.refuse(req.Addr.String(), ErrAuth)
 		return
 	}
-	if req.Command == Associate { // SOCKS5 only
+	if req.Command == wire.Associate { // SOCKS5 only
 		c.refuse(req.Addr.String(), errCommand)
 		return
 	}
-	c.request(ctx, stop, Request{Command: req.Command, Addr: req.Addr})
+	c.request(ctx, stop, wire.Request{Command: req.Command, Addr: req.Addr})
 }
 
 var errCommand = fmt.Errorf("socks: unknown command: %w", errors.ErrUnsupported)
 
 // request serves what the client asked for. The handshake is over: from here
 // on each step has its own time.
-func (c *client) request(ctx context.Context, stop func() bool, req Request) {
+func (c *client) request(ctx context.Context, stop func() bool, req wire.Request) {
 	if !stop() { // the deadline has been pulled, and stays
 		abort(c.conn)
 		return
@@ -131,11 +133,11 @@ func (c *client) request(ctx context.Context, stop func() bool, req Request) {
 	c.place.Leave()
 	c.conn.SetDeadline(noDeadline)
 	switch req.Command {
-	case Connect:
+	case wire.Connect:
 		c.connect(ctx, req.Addr)
-	case Bind:
+	case wire.Bind:
 		c.bind(ctx, req.Addr)
-	case Associate:
+	case wire.Associate:
 		c.associate(ctx, req.Addr)
 	default:
 		c.refuse(req.Addr.String(), errCommand)

@@ -18,6 +18,7 @@ import (
 	"netstackd/internal/flow"
 	"netstackd/internal/relay"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -229,13 +230,13 @@ func wantEOF(t testing.TB, c io.Reader) {
 }
 
 // request5 is a SOCKS5 request for host:port.
-func request5(t testing.TB, cmd socks.Command, hostport string) string {
+func request5(t testing.TB, cmd wire.Command, hostport string) string {
 	t.Helper()
-	a, err := socks.ParseHostPort(hostport)
+	a, err := wire.ParseHostPort(hostport)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := socks.Request{Command: cmd, Addr: a}.Append(nil)
+	b, err := wire.Request{Command: cmd, Addr: a}.Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,11 +244,11 @@ func request5(t testing.TB, cmd socks.Command, hostport string) string {
 }
 
 // reply5 reads a SOCKS5 reply.
-func reply5(t testing.TB, c io.Reader) socks.Response {
+func reply5(t testing.TB, c io.Reader) wire.Response {
 	t.Helper()
 	var b []byte
 	for {
-		r, _, err := socks.ParseResponse(b)
+		r, _, err := wire.ParseResponse(b)
 		if err == nil {
 			return r
 		}
@@ -263,7 +264,7 @@ func reply5(t testing.TB, c io.Reader) socks.Response {
 }
 
 // socks5 makes a handshake without authentication and expects the reply.
-func socks5(t testing.TB, c net.Conn, cmd socks.Command, hostport string, reply socks.Reply) socks.Response {
+func socks5(t testing.TB, c net.Conn, cmd wire.Command, hostport string, reply wire.Reply) wire.Response {
 	t.Helper()
 	send(t, c, "\x05\x01\x00")
 	want(t, c, "\x05\x00")

@@ -16,6 +16,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 // stuck dials never succeed; they tell that they have begun, and why they
@@ -43,7 +44,7 @@ func TestServerHangupCancelsDial(t *testing.T) {
 			d := newStuck()
 			p := start(t, d, socks.Config{DialTimeout: time.Minute})
 			c := dial(t, p.addr)
-			send(t, c, "\x05\x01\x00"+request5(t, socks.Connect, "10.0.0.7:80"))
+			send(t, c, "\x05\x01\x00"+request5(t, wire.Connect, "10.0.0.7:80"))
 			want(t, c, "\x05\x00")
 			<-d.begun
 			switch how {
@@ -79,11 +80,11 @@ func TestServerHalfCloseDuringDial(t *testing.T) {
 	for _, size := range []int{1, 10, 5000} { // in the buffer, and beyond it
 		c := dial(t, p.addr)
 		data := strings.Repeat("x", size)
-		send(t, c, "\x05\x01\x00"+request5(t, socks.Connect, target)+data)
+		send(t, c, "\x05\x01\x00"+request5(t, wire.Connect, target)+data)
 		c.CloseWrite()
 		want(t, c, "\x05\x00")
 		time.AfterFunc(150*time.Millisecond, func() { release <- struct{}{} }) // past the watch's delay
-		if r := reply5(t, c); r.Reply != socks.ReplySucceeded {
+		if r := reply5(t, c); r.Reply != wire.ReplySucceeded {
 			t.Fatalf("reply %v", r.Reply)
 		}
 		want(t, c, data)
@@ -93,7 +94,7 @@ func TestServerHalfCloseDuringDial(t *testing.T) {
 
 func TestServerDialTimeout(t *testing.T) {
 	p := start(t, newStuck(), socks.Config{DialTimeout: 20 * time.Millisecond})
-	socks5(t, dial(t, p.addr), socks.Connect, "10.0.0.7:80", socks.ReplyTTLExpired)
+	socks5(t, dial(t, p.addr), wire.Connect, "10.0.0.7:80", wire.ReplyTTLExpired)
 	c := dial(t, p.addr)
 	send(t, c, "CONNECT 10.0.0.7:80 HTTP/1.1\r\nHost: x\r\n\r\n")
 	want(t, c, "HTTP/1.1 504 Gateway Timeout\r\n")
@@ -116,12 +117,12 @@ func TestServerDialsYield(t *testing.T) {
 	p := startLimited(t, "127.0.0.1:0", d, socks.Config{DialTimeout: time.Minute}, flow.Config{MaxPendingPerSource: 2})
 	first, second := dial(t, p.addr), dial(t, p.addr)
 	for _, c := range []net.Conn{first, second} {
-		send(t, c, "\x05\x01\x00"+request5(t, socks.Connect, "10.0.0.7:80"))
+		send(t, c, "\x05\x01\x00"+request5(t, wire.Connect, "10.0.0.7:80"))
 		want(t, c, "\x05\x00")
 		<-dead.begun
 	}
-	socks5(t, dial(t, p.addr), socks.Connect, target, socks.ReplySucceeded)
-	if r := reply5(t, first); r.Reply != socks.ReplyTTLExpired {
+	socks5(t, dial(t, p.addr), wire.Connect, target, wire.ReplySucceeded)
+	if r := reply5(t, first); r.Reply != wire.ReplyTTLExpired {
 		t.Errorf("the oldest dial ended with %v", r.Reply)
 	}
 	if s := p.flows.Stats(); s.Pending != 1 || s.Evicted != 1 || s.Open != 2 {
@@ -147,7 +148,7 @@ func TestServerRefusals(t *testing.T) {
 	})
 	t.Run("rule", func(t *testing.T) {
 		p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool { return m.Dest.String() == target })})
-		socks5(t, dial(t, p.addr), socks.Connect, target, socks.ReplyNotAllowed)
+		socks5(t, dial(t, p.addr), wire.Connect, target, wire.ReplyNotAllowed)
 		c := dial(t, p.addr)
 		send(t, c, http)
 		want(t, c, "HTTP/1.1 403 ")
@@ -155,10 +156,10 @@ func TestServerRefusals(t *testing.T) {
 	t.Run("limit", func(t *testing.T) {
 		p := start(t, local, socks.Config{})
 		p.flows.SetLimit(1)
-		socks5(t, dial(t, p.addr), socks.Connect, target, socks.ReplySucceeded)
-		socks5(t, dial(t, p.addr), socks.Connect, target, socks.ReplyGeneralFailure)
-		socks5(t, dial(t, p.addr), socks.Bind, target, socks.ReplyGeneralFailure)
-		socks5(t, dial(t, p.addr), socks.Associate, "0.0.0.0:0", socks.ReplyGeneralFailure)
+		socks5(t, dial(t, p.addr), wire.Connect, target, wire.ReplySucceeded)
+		socks5(t, dial(t, p.addr), wire.Connect, target, wire.ReplyGeneralFailure)
+		socks5(t, dial(t, p.addr), wire.Bind, target, wire.ReplyGeneralFailure)
+		socks5(t, dial(t, p.addr), wire.Associate, "0.0.0.0:0", wire.ReplyGeneralFailure)
 		for _, open := range []string{http, "GET http://" + target + "/ HTTP/1.1\r\nHost: x\r\n\r\n"} {
 			c := dial(t, p.addr)
 			send(t, c, open)
@@ -174,16 +175,16 @@ func TestServerRefusals(t *testing.T) {
 	})
 	t.Run("commands and addresses", func(t *testing.T) {
 		p := start(t, local, socks.Config{})
-		socks5(t, dial(t, p.addr), 9, target, socks.ReplyCommand)
+		socks5(t, dial(t, p.addr), 9, target, wire.ReplyCommand)
 		for _, tc := range []struct {
 			request string
-			reply   socks.Reply
+			reply   wire.Reply
 		}{
-			{"\x05\x01\x00\x02\x00\x50", socks.ReplyAddressType},
-			{"\x05\x01\x00\x03\x00\x00\x50", socks.ReplyHostUnreachable},
-			{"\x05\x01\x00\x03\x03a\x00b\x00\x50", socks.ReplyHostUnreachable},
-			{"\x05\x01\x00\x03\x0cnowhere.test\x00\x50", socks.ReplyHostUnreachable},
-			{"\x05\x02\x00\x03\x03a\x00b\x00\x50", socks.ReplyHostUnreachable},
+			{"\x05\x01\x00\x02\x00\x50", wire.ReplyAddressType},
+			{"\x05\x01\x00\x03\x00\x00\x50", wire.ReplyHostUnreachable},
+			{"\x05\x01\x00\x03\x03a\x00b\x00\x50", wire.ReplyHostUnreachable},
+			{"\x05\x01\x00\x03\x0cnowhere.test\x00\x50", wire.ReplyHostUnreachable},
+			{"\x05\x02\x00\x03\x03a\x00b\x00\x50", wire.ReplyHostUnreachable},
 		} {
 			c := dial(t, p.addr)
 			send(t, c, "\x05\x01\x00"+tc.request+"much more that nobody reads")
@@ -312,11 +313,11 @@ func TestServerNeverReads(t *testing.T) {
 	var lazy []*net.TCPConn
 	for range 20 {
 		c := dial(t, p.addr)
-		socks5(t, c, socks.Connect, flood, socks.ReplySucceeded)
+		socks5(t, c, wire.Connect, flood, wire.ReplySucceeded)
 		lazy = append(lazy, c)
 	}
 	c := dial(t, p.addr)
-	socks5(t, c, socks.Connect, target, socks.ReplySucceeded)
+	socks5(t, c, wire.Connect, target, wire.ReplySucceeded)
 	send(t, c, "hello")
 	want(t, c, "hello")
 	c.Close()
@@ -338,16 +339,16 @@ func TestServerStop(t *testing.T) {
 	}}
 	p := start(t, d, socks.Config{DialTimeout: time.Minute, HandshakeTimeout: time.Minute})
 	flowing := dial(t, p.addr)
-	socks5(t, flowing, socks.Connect, target, socks.ReplySucceeded)
+	socks5(t, flowing, wire.Connect, target, wire.ReplySucceeded)
 	greeting, dialing, web := dial(t, p.addr), dial(t, p.addr), dial(t, p.addr)
 	send(t, greeting, "\x05")
-	send(t, dialing, "\x05\x01\x00"+request5(t, socks.Connect, "10.0.0.7:80"))
+	send(t, dialing, "\x05\x01\x00"+request5(t, wire.Connect, "10.0.0.7:80"))
 	send(t, web, "GET http://x/ HTTP/1.1\r\n")
 	<-dead.begun
 	want(t, dialing, "\x05\x00")
 	eventually(t, "the others have arrived", func() bool { return p.Stats().Handshakes == 2 })
 	p.stop()
-	if r := reply5(t, dialing); r.Reply != socks.ReplyGeneralFailure {
+	if r := reply5(t, dialing); r.Reply != wire.ReplyGeneralFailure {
 		t.Errorf("dial in flight: %v", r.Reply)
 	}
 	for _, c := range []net.Conn{greeting, web} {
@@ -373,18 +374,18 @@ func TestServerKill(t *testing.T) {
 	}}
 	p := start(t, d, socks.Config{DialTimeout: time.Minute})
 	c := dial(t, p.addr)
-	socks5(t, c, socks.Connect, target, socks.ReplySucceeded)
+	socks5(t, c, wire.Connect, target, wire.ReplySucceeded)
 	p.flows.Kill(p.flows.Flows()[0].ID)
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%v, want a reset", err)
 	}
 	eventually(t, "the flow ends", func() bool { return p.flows.Len() == 0 })
 	c = dial(t, p.addr)
-	send(t, c, "\x05\x01\x00"+request5(t, socks.Connect, "10.0.0.7:80"))
+	send(t, c, "\x05\x01\x00"+request5(t, wire.Connect, "10.0.0.7:80"))
 	<-dead.begun
 	p.flows.Kill(p.flows.Flows()[0].ID)
 	want(t, c, "\x05\x00")
-	if r := reply5(t, c); r.Reply != socks.ReplyGeneralFailure {
+	if r := reply5(t, c); r.Reply != wire.ReplyGeneralFailure {
 		t.Errorf("a killed dial: %v", r.Reply)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"netstackd/admission"
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // Bounds of an HTTP client's requests.
@@ -107,7 +108,7 @@ func (w *web) Close() error {
 }
 
 // Addr is there for net.Listener.
-func (w *web) Addr() net.Addr { return Addr{Name: "http"} }
+func (w *web) Addr() net.Addr { return wire.Addr{Name: "http"} }
 
 // take passes a connection on to net/http.
 func (w *web) take(c *client) {
@@ -241,7 +242,7 @@ func (w *web) authenticate(c *client, r *http.Request) (user string, ok bool) {
 	user, pass, found := strings.Cut(string(text), ":")
 	ctx, cancel := context.WithTimeout(r.Context(), w.svc.cfg.HandshakeTimeout)
 	defer cancel()
-	if !found || !w.svc.cfg.Auth.VerifyFrom(ctx, c.src.Addr(), UserPass{User: user, Pass: pass}) {
+	if !found || !w.svc.cfg.Auth.VerifyFrom(ctx, c.src.Addr(), wire.UserPass{User: user, Pass: pass}) {
 		return "", false
 	}
 	return user, true
@@ -250,9 +251,9 @@ func (w *web) authenticate(c *client, r *http.Request) (user string, ok bool) {
 // connect serves CONNECT: the connection is taken back from net/http and then
 // goes the way of every other.
 func (w *web) connect(wc *webConn, rw http.ResponseWriter, r *http.Request) {
-	dst, err := ParseHostPort(r.Host)
+	dst, err := wire.ParseHostPort(r.Host)
 	if err == nil {
-		err = dst.check()
+		err = dst.Check()
 	}
 	if err != nil || r.ContentLength != 0 {
 		http.Error(rw, "CONNECT needs host:port and no body", http.StatusBadRequest)
@@ -287,8 +288,8 @@ func buffered(buf *bufio.ReadWriter) []byte {
 }
 
 // answerHTTP is the reply to CONNECT.
-func answerHTTP(b []byte, r Reply, _ netip.AddrPort, cause error) []byte {
-	if r == ReplySucceeded {
+func answerHTTP(b []byte, r wire.Reply, _ netip.AddrPort, cause error) []byte {
+	if r == wire.ReplySucceeded {
 		return append(b, "HTTP/1.1 200 Connection established\r\n\r\n"...)
 	}
 	status, proxyStatus := httpStatus(cause)
@@ -300,7 +301,7 @@ func answerHTTP(b []byte, r Reply, _ netip.AddrPort, cause error) []byte {
 
 // reason says to a client in words why a flow failed, without what an error
 // text could tell about the host.
-func reason(r Reply, cause error) string {
+func reason(r wire.Reply, cause error) string {
 	switch {
 	case is(cause, flow.ErrLimit):
 		return "too many flows"
@@ -316,17 +317,17 @@ func httpStatus(err error) (status int, proxyStatus string) {
 	switch r := ReplyFor(err); {
 	case is(err, flow.ErrLimit, flow.ErrDraining):
 		return http.StatusServiceUnavailable, "connection_limit_reached"
-	case r == ReplyNotAllowed:
+	case r == wire.ReplyNotAllowed:
 		return http.StatusForbidden, "destination_ip_prohibited"
-	case r == ReplyTTLExpired:
+	case r == wire.ReplyTTLExpired:
 		return http.StatusGatewayTimeout, "connection_timeout"
-	case r == ReplyConnectionRefused:
+	case r == wire.ReplyConnectionRefused:
 		return http.StatusBadGateway, "connection_refused"
 	case isDNS(err):
 		return http.StatusBadGateway, "dns_error"
-	case r == ReplyHostUnreachable:
+	case r == wire.ReplyHostUnreachable:
 		return http.StatusBadGateway, "destination_unavailable"
-	case r == ReplyNetworkUnreachable, r == ReplyAddressType:
+	case r == wire.ReplyNetworkUnreachable, r == wire.ReplyAddressType:
 		return http.StatusBadGateway, "destination_ip_unroutable"
 	}
 	return http.StatusBadGateway, "proxy_internal_error"

@@ -9,6 +9,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 // through uses our client against somebody else's server: it connects several
@@ -88,7 +89,7 @@ func TestIntegrationDante(t *testing.T) {
 	}
 	defer pc.Close()
 	exchange(t, pc, net.UDPAddrFromAddrPort(udp), udp, []byte("through dante"))
-	exchange(t, pc, socks.Addr{Name: "localhost", Port: udp.Port()}, udp, []byte("by name"))
+	exchange(t, pc, wire.Addr{Name: "localhost", Port: udp.Port()}, udp, []byte("by name"))
 
 	ln, err := d.Listen(t.Context(), &flow.Meta{Dest: udp}, "tcp", "")
 	if err != nil {

@@ -5,67 +5,27 @@ import (
 	"errors"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
+
+	"netstackd/socks/wire"
 )
 
-// Reply is the REP field of a SOCKS5 server's answer.
-type Reply byte
-
-// The replies of RFC 1928 §6.
-const (
-	ReplySucceeded          Reply = 0
-	ReplyGeneralFailure     Reply = 1
-	ReplyNotAllowed         Reply = 2
-	ReplyNetworkUnreachable Reply = 3
-	ReplyHostUnreachable    Reply = 4
-	ReplyConnectionRefused  Reply = 5
-	ReplyTTLExpired         Reply = 6
-	ReplyCommand            Reply = 7
-	ReplyAddressType        Reply = 8
-)
-
-// String says what the reply means.
-func (r Reply) String() string {
+// errno returns what the reply means to a dialer, or 0 for a general failure.
+func errno(r wire.Reply) syscall.Errno {
 	switch r {
-	case ReplySucceeded:
-		return "succeeded"
-	case ReplyGeneralFailure:
-		return "general failure"
-	case ReplyNotAllowed:
-		return "not allowed by ruleset"
-	case ReplyNetworkUnreachable:
-		return "network unreachable"
-	case ReplyHostUnreachable:
-		return "host unreachable"
-	case ReplyConnectionRefused:
-		return "connection refused"
-	case ReplyTTLExpired:
-		return "TTL expired"
-	case ReplyCommand:
-		return "command not supported"
-	case ReplyAddressType:
-		return "address type not supported"
-	}
-	return "reply " + strconv.Itoa(int(r))
-}
-
-// errno is what the reply means to a dialer, or 0 where it says nothing.
-func (r Reply) errno() syscall.Errno {
-	switch r {
-	case ReplyNotAllowed:
+	case wire.ReplyNotAllowed:
 		return syscall.EACCES
-	case ReplyNetworkUnreachable:
+	case wire.ReplyNetworkUnreachable:
 		return syscall.ENETUNREACH
-	case ReplyHostUnreachable:
+	case wire.ReplyHostUnreachable:
 		return syscall.EHOSTUNREACH
-	case ReplyConnectionRefused:
+	case wire.ReplyConnectionRefused:
 		return syscall.ECONNREFUSED
-	case ReplyTTLExpired:
+	case wire.ReplyTTLExpired:
 		return syscall.ETIMEDOUT
-	case ReplyCommand:
+	case wire.ReplyCommand:
 		return syscall.EOPNOTSUPP
-	case ReplyAddressType:
+	case wire.ReplyAddressType:
 		return syscall.EAFNOSUPPORT
 	}
 	return 0
@@ -73,13 +33,13 @@ func (r Reply) errno() syscall.Errno {
 
 // ReplyError is a SOCKS server's refusal. It wraps the matching syscall.Errno:
 // errors.Is(err, syscall.ECONNREFUSED) holds for reply 5, and so on.
-type ReplyError struct{ Reply Reply }
+type ReplyError struct{ Reply wire.Reply }
 
 func (e *ReplyError) Error() string { return "socks: server says: " + e.Reply.String() }
 
 // Unwrap returns the matching errno, or nil for a general failure.
 func (e *ReplyError) Unwrap() error {
-	if n := e.Reply.errno(); n != 0 {
+	if n := errno(e.Reply); n != 0 {
 		return n
 	}
 	return nil
@@ -89,30 +49,30 @@ func (e *ReplyError) Unwrap() error {
 //
 // Of several causes, as Happy Eyeballs joins them, the one that tells most
 // wins: a host that refused was at least reached.
-func ReplyFor(err error) Reply {
+func ReplyFor(err error) wire.Reply {
 	var dns *net.DNSError
 	var addr *net.AddrError
 	switch {
 	case err == nil:
-		return ReplySucceeded
+		return wire.ReplySucceeded
 	case is(err, syscall.ECONNREFUSED):
-		return ReplyConnectionRefused
+		return wire.ReplyConnectionRefused
 	case is(err, ErrRule, syscall.EACCES, syscall.EPERM):
-		return ReplyNotAllowed
-	case errors.As(err, &dns), errors.As(err, &addr), is(err, ErrName):
-		return ReplyHostUnreachable
+		return wire.ReplyNotAllowed
+	case errors.As(err, &dns), errors.As(err, &addr), is(err, wire.ErrName):
+		return wire.ReplyHostUnreachable
 	case is(err, syscall.EHOSTUNREACH, syscall.EHOSTDOWN):
-		return ReplyHostUnreachable
+		return wire.ReplyHostUnreachable
 	case is(err, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EADDRNOTAVAIL):
-		return ReplyNetworkUnreachable
+		return wire.ReplyNetworkUnreachable
 	case is(err, syscall.ETIMEDOUT, context.DeadlineExceeded, os.ErrDeadlineExceeded):
-		return ReplyTTLExpired
-	case is(err, ErrAddrType, syscall.EAFNOSUPPORT):
-		return ReplyAddressType
+		return wire.ReplyTTLExpired
+	case is(err, wire.ErrAddrType, syscall.EAFNOSUPPORT):
+		return wire.ReplyAddressType
 	case is(err, errors.ErrUnsupported):
-		return ReplyCommand
+		return wire.ReplyCommand
 	}
-	return ReplyGeneralFailure
+	return wire.ReplyGeneralFailure
 }
 
 func is(err error, targets ...error) bool {

@@ -16,6 +16,7 @@ import (
 	"netstackd/admission"
 	"netstackd/gopool"
 	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
 // Server is a SOCKS4, SOCKS4a, SOCKS5 and HTTP proxy on one port.
@@ -207,7 +208,7 @@ type client struct {
 	place *admission.Place // among the handshakes
 	kind  flow.Inbound
 	// answer appends the protocol's reply. Cause may be nil.
-	answer func(b []byte, r Reply, bnd netip.AddrPort, cause error) []byte
+	answer func(b []byte, r wire.Reply, bnd netip.AddrPort, cause error) []byte
 	cancel context.CancelCauseFunc
 }
 
@@ -255,9 +256,9 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 		return
 	}
 	switch first := c.in.bytes()[0]; {
-	case first == Version5:
+	case first == wire.Version5:
 		c.serve5(ctx, stop)
-	case first == Version4:
+	case first == wire.Version4:
 		c.serve4(ctx, stop)
 	case 'A' <= first && first <= 'Z' || 'a' <= first && first <= 'z':
 		if stop() {
@@ -266,7 +267,7 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 			abort(conn)
 		}
 	default:
-		c.malformed(ErrVersion)
+		c.malformed(wire.ErrVersion)
 	}
 }
 

@@ -15,17 +15,18 @@ import (
 	"testing"
 
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 var local = hostDialer{hosts: map[string]string{"echo.test": "127.0.0.1"}}
 
 func socks4Request(t testing.TB, hostport, user string) string {
 	t.Helper()
-	a, err := socks.ParseHostPort(hostport)
+	a, err := wire.ParseHostPort(hostport)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := socks.Request4{Command: socks.Connect, Addr: a, User: user}.Append(nil)
+	b, err := wire.Request4{Command: wire.Connect, Addr: a, User: user}.Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,11 +42,11 @@ func TestServerProtocols(t *testing.T) {
 	ip := netip.MustParseAddrPort(target)
 	v4 := string(binary.BigEndian.AppendUint16(nil, ip.Port()))
 	cases := []struct{ name, open, answer string }{
-		{"SOCKS5", "\x05\x01\x00" + request5(t, socks.Connect, target), "\x05\x00\x05\x00\x00\x01"},
-		{"SOCKS5 name", "\x05\x02\x00\x02" + request5(t, socks.Connect, named), "\x05\x00\x05\x00\x00\x01"},
+		{"SOCKS5", "\x05\x01\x00" + request5(t, wire.Connect, target), "\x05\x00\x05\x00\x00\x01"},
+		{"SOCKS5 name", "\x05\x02\x00\x02" + request5(t, wire.Connect, named), "\x05\x00\x05\x00\x00\x01"},
 		{"SOCKS5 literal as name", "\x05\x01\x00\x05\x01\x00\x03\x09127.0.0.1" + v4, "\x05\x00\x05\x00\x00\x01"},
 		{"SOCKS5 mapped", "\x05\x01\x00\x05\x01\x00\x04" + strings.Repeat("\x00", 10) + "\xff\xff\x7f\x00\x00\x01" + v4, "\x05\x00\x05\x00\x00\x01"},
-		{"SOCKS5 only with password", "\x05\x01\x02\x01\x01u\x00" + request5(t, socks.Connect, target), "\x05\x02\x01\x00\x05\x00\x00\x01"},
+		{"SOCKS5 only with password", "\x05\x01\x02\x01\x01u\x00" + request5(t, wire.Connect, target), "\x05\x02\x01\x00\x05\x00\x00\x01"},
 		{"SOCKS4", socks4Request(t, target, "somebody"), "\x00\x5a"},
 		{"SOCKS4a", socks4Request(t, named, ""), "\x00\x5a"},
 		{"HTTP", "CONNECT " + named + " HTTP/1.1\r\nHost: " + named + "\r\n\r\n", "HTTP/1.1 200 Connection established\r\n\r\n"},
@@ -99,7 +100,7 @@ func TestServerHalfClose(t *testing.T) {
 			for range 10 {
 				rng.Read(data)
 				c := dial(t, p.addr)
-				socks5(t, c, socks.Connect, target, socks.ReplySucceeded)
+				socks5(t, c, wire.Connect, target, wire.ReplySucceeded)
 				wg.Go(func() {
 					c.Write(data)
 					c.CloseWrite()
@@ -123,7 +124,7 @@ func TestServerHalfClose(t *testing.T) {
 		heard <- string(b)
 	})
 	c := dial(t, p.addr)
-	socks5(t, c, socks.Connect, first, socks.ReplySucceeded)
+	socks5(t, c, wire.Connect, first, wire.ReplySucceeded)
 	want(t, c, "that's all")
 	wantEOF(t, c)
 	send(t, c, "is it")

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"netstackd/socks/wire"
 )
 
 // Via returns a Dialer that goes through the upstreams that the URLs name, one
@@ -71,7 +73,7 @@ func ParseUpstream(raw string) (*url.URL, error) {
 	if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 		return nil, errNotURL // of credentials with a / or the like, the first part is taken for the host
 	}
-	auth := UserPass{User: u.User.Username()}
+	auth := wire.UserPass{User: u.User.Username()}
 	auth.Pass, _ = u.User.Password()
 	switch port := defaultPort(u.Scheme); {
 	case port == "" && u.User != nil:

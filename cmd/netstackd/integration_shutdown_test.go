@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"netstackd/internal/testnet"
-	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 // With any clients whatever, the daemon ends within --drain and a second.
@@ -43,12 +43,12 @@ func TestIntegrationShutdownWithClients(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 		}
 	}
-	request := func(cmd socks.Command, to string) string {
-		a, err := socks.ParseHostPort(to)
+	request := func(cmd wire.Command, to string) string {
+		a, err := wire.ParseHostPort(to)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := socks.Request{Command: cmd, Addr: a}.Append([]byte("\x05\x01\x00"))
+		b, err := wire.Request{Command: cmd, Addr: a}.Append([]byte("\x05\x01\x00"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,16 +71,16 @@ func TestIntegrationShutdownWithClients(t *testing.T) {
 		if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, " 200 ") {
 			t.Fatalf("CONNECT: %q, %v", line, err)
 		}
-		_, in = client(request(socks.Connect, dest(testnet.IPv4, 4, echo)))
+		_, in = client(request(wire.Connect, dest(testnet.IPv4, 4, echo)))
 		reply(in)
-		_, in = client(request(socks.Bind, netip.AddrPortFrom(n.B.IP4, 9).String()))
+		_, in = client(request(wire.Bind, netip.AddrPortFrom(n.B.IP4, 9).String()))
 		reply(in)
-		_, in = client(request(socks.Associate, "0.0.0.0:0"))
+		_, in = client(request(wire.Associate, "0.0.0.0:0"))
 		reply(in)
 		client("")
 		client("\x05\x02\x00")
 		client("GET http://x/ HTTP/1.1\r\nX: ")
-		client(request(socks.Connect, silent.Addr().Next().Next().String()+":80"))
+		client(request(wire.Connect, silent.Addr().Next().Next().String()+":80"))
 		exchange(t, dialTCP(t, n.A, dest(testnet.IPv4, 5, echo)), "transparent, then idle")
 	}
 	half := &synFlood{load: load{perSecond: 1000, total: 100}, dest: netip.MustParseAddrPort(dest(testnet.IPv4, 6, echo))}

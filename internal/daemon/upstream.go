@@ -11,6 +11,7 @@ import (
 
 	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
 const (
@@ -140,7 +141,7 @@ func upstreamMend(cause error) string {
 	switch {
 	case errors.Is(cause, socks.ErrAuth), errors.Is(cause, socks.ErrMethod):
 		return "check user and password in --via"
-	case errors.Is(cause, socks.ErrVersion):
+	case errors.Is(cause, wire.ErrVersion):
 		return "check the scheme and the port in --via"
 	case errors.Is(cause, socks.ErrSilent):
 		return "check that the upstream itself has a network, and restart it"

@@ -1,15 +1,15 @@
-package socks
+package wire
 
 import (
 	"errors"
 	"io"
 )
 
-// errFragment marks a datagram that is one of several. This package does not
-// reassemble, so RFC 1928 §7 has it dropped.
+// errFragment is the error of a fragment. This package does not reassemble, and
+// RFC 1928 §7 then says to drop it.
 var errFragment = errors.New("socks: fragmented datagram")
 
-// errReserved marks a datagram whose reserved bytes are not zero.
+// errReserved is the error of a datagram whose reserved bytes are not zero.
 var errReserved = errors.New("socks: datagram with reserved bytes set")
 
 // AppendDatagramHeader appends what precedes the payload of a UDP datagram

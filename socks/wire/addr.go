@@ -1,4 +1,4 @@
-package socks
+package wire
 
 import (
 	"encoding/binary"
@@ -47,8 +47,8 @@ func AddrFrom(ap netip.AddrPort) Addr {
 	return Addr{IP: ap.Addr().Unmap(), Port: ap.Port()}
 }
 
-// ParseHostPort splits host:port. A host that is an IP literal becomes one, so
-// that "10.0.0.7:80" is never looked up.
+// ParseHostPort splits host:port. A host that is an IP literal becomes an address,
+// so that it is not looked up.
 func ParseHostPort(hostport string) (Addr, error) {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
@@ -61,9 +61,9 @@ func ParseHostPort(hostport string) (Addr, error) {
 	return hostAddr(host, uint16(n)), nil
 }
 
-// hostAddr makes an Addr of a host as clients write it: an IP literal sent as
-// a domain, with or without brackets, is the address that it says. A literal
-// with a zone stays a name, because no SOCKS message can carry the zone.
+// hostAddr makes an Addr of a host as clients write it. An IP literal that is sent
+// as a domain, with or without brackets, becomes an address. A literal with a zone
+// stays a name, because no SOCKS message can carry the zone.
 func hostAddr(host string, port uint16) Addr {
 	if !literalish(host) {
 		return Addr{Name: host, Port: port}
@@ -78,8 +78,8 @@ func hostAddr(host string, port uint16) Addr {
 	return Addr{Name: host, Port: port}
 }
 
-// literalish spares most names the attempt to parse them as an address, which
-// allocates its error.
+// literalish reports whether host may be an IP literal. It avoids most failing
+// calls of netip.ParseAddr, which allocate an error.
 func literalish(host string) bool {
 	if host == "" {
 		return false
@@ -88,10 +88,10 @@ func literalish(host string) bool {
 	return last >= '0' && last <= '9' || strings.IndexByte(host, ':') >= 0
 }
 
-// check refuses names that no resolver and no proxy could take: empty ones,
-// and those with control characters or spaces, which could smuggle text into
-// an upstream's protocol.
-func (a Addr) check() error {
+// Check returns an error for a name that no resolver and no proxy can take: an
+// empty one, and one with control characters or spaces, which could inject text
+// into another protocol. The error wraps ErrName.
+func (a Addr) Check() error {
 	if a.IP.IsValid() {
 		return nil
 	}
@@ -120,7 +120,7 @@ func (a Addr) Append(b []byte) ([]byte, error) {
 		v := ip.As16()
 		b = append(append(b, atypIPv6), v[:]...)
 	default:
-		if err := a.check(); err != nil {
+		if err := a.Check(); err != nil {
 			return b, err
 		}
 		b = append(append(b, atypDomain, byte(len(a.Name))), a.Name...)
@@ -130,8 +130,7 @@ func (a Addr) Append(b []byte) ([]byte, error) {
 
 // ParseAddr reads an address in wire format from the start of b and returns
 // how many bytes it took. The error is io.ErrUnexpectedEOF when b ends too
-// early, or wraps ErrAddrType. Names are taken as they are: check them with
-// what they are used for.
+// early, or wraps ErrAddrType. A name is not checked: see Check.
 func ParseAddr(b []byte) (Addr, int, error) {
 	if len(b) < 1 {
 		return Addr{}, 0, io.ErrUnexpectedEOF

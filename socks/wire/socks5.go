@@ -1,17 +1,14 @@
-package socks
+package wire
 
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 )
 
-// Every parser of this package takes the bytes that have arrived so far and
-// returns the message and its length, or io.ErrUnexpectedEOF while it is
-// incomplete. The caller reads on and parses again, so that it makes no
-// difference how a message was split on its way.
-
-// Version5 is the first byte of every SOCKS5 message but the authentication's.
+// Version5 is the first byte of each SOCKS5 message, except those of the
+// authentication.
 const Version5 = 5
 
 // Methods of authentication (RFC 1928 §3).
@@ -98,7 +95,7 @@ func ParseMethod(b []byte) (method byte, n int, err error) {
 	return b[1], 2, nil
 }
 
-// UserPass is the client's message of RFC 1929. It never prints itself.
+// UserPass is the client's message of RFC 1929. Its String method hides it.
 type UserPass struct {
 	User, Pass string // at most 255 bytes each; Pass may be empty
 }
@@ -109,10 +106,11 @@ func (u UserPass) String() string { return "[credentials]" }
 // GoString hides what u holds.
 func (u UserPass) GoString() string { return u.String() }
 
-// Append appends u in wire format. Longer parts than 255 bytes can't be sent.
+// Append appends u in wire format. The error wraps ErrUser: each part has at most
+// 255 bytes.
 func (u UserPass) Append(b []byte) ([]byte, error) {
 	if len(u.User) > 255 || len(u.Pass) > 255 {
-		return b, fmt.Errorf("socks: user name or password is longer than 255 bytes: %w", ErrAuth)
+		return b, fmt.Errorf("%w: longer than 255 bytes", ErrUser)
 	}
 	b = append(append(b, versionUserPass, byte(len(u.User))), u.User...)
 	return append(append(b, byte(len(u.Pass))), u.Pass...), nil
@@ -196,12 +194,12 @@ type Response struct {
 	Addr  Addr // BND; the zero Addr is written as 0.0.0.0:0
 }
 
-// Append appends r in wire format. It writes an address, never a name: clients
-// exist that stumble over a name here.
+// Append appends r in wire format. It writes an address, never a name: some
+// clients do not accept a name here.
 func (r Response) Append(b []byte) []byte {
 	a := r.Addr
 	if !a.IP.IsValid() {
-		a = Addr{IP: unspecified4, Port: a.Port}
+		a = Addr{IP: netip.IPv4Unspecified(), Port: a.Port}
 	}
 	b, _ = a.Append(append(b, Version5, byte(r.Reply), 0)) // an address always fits
 	return b

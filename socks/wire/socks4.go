@@ -1,4 +1,4 @@
-package socks
+package wire
 
 import (
 	"bytes"
@@ -13,13 +13,13 @@ const Version4 = 4
 
 // SOCKS4 reply codes.
 const (
-	granted4  = 90
-	rejected4 = 91
-	badIdent4 = 92 // the server can't ask the client's identd
-	badUser4  = 93 // refused for who the user is
+	Granted4  = 90
+	Rejected4 = 91
+	NoIdent4  = 92 // the server cannot reach the client's identd
+	BadUser4  = 93 // the user is refused
 )
 
-// maxUser4 bounds the user name of SOCKS4, which the protocol does not.
+// maxUser4 is our limit of a SOCKS4 user name, in bytes. The protocol has none.
 const maxUser4 = 255
 
 // Request4 is a SOCKS4 or SOCKS4a request.
@@ -29,11 +29,11 @@ type Request4 struct {
 	User    string // claimed, not proven
 }
 
-// Append appends r in wire format. The error wraps ErrName or ErrAddrType: an
-// IPv6 address can only be sent as a name.
+// Append appends r in wire format. An IPv6 address is written as a name. The error
+// wraps ErrName or ErrUser.
 func (r Request4) Append(b []byte) ([]byte, error) {
 	if len(r.User) > maxUser4 || bytes.IndexByte([]byte(r.User), 0) >= 0 {
-		return b, fmt.Errorf("%w: SOCKS4 can't carry this user name", ErrAuth)
+		return b, fmt.Errorf("%w: SOCKS4 can't carry this user name", ErrUser)
 	}
 	b = append(b, Version4, byte(r.Command))
 	b = binary.BigEndian.AppendUint16(b, r.Addr.Port)
@@ -45,7 +45,7 @@ func (r Request4) Append(b []byte) ([]byte, error) {
 	case ip.Is6():
 		name = ip.String()
 	default:
-		if err := r.Addr.check(); err != nil {
+		if err := r.Addr.Check(); err != nil {
 			return b, err
 		}
 	}
@@ -54,7 +54,7 @@ func (r Request4) Append(b []byte) ([]byte, error) {
 }
 
 // ParseRequest4 parses a SOCKS4 or SOCKS4a request. The error is
-// io.ErrUnexpectedEOF or wraps ErrVersion, ErrName or ErrAuth (a user name of
+// io.ErrUnexpectedEOF or wraps ErrVersion, ErrName or ErrUser (a user name of
 // more than 255 bytes).
 func ParseRequest4(b []byte) (Request4, int, error) {
 	if len(b) >= 1 && b[0] != Version4 {
@@ -69,7 +69,7 @@ func ParseRequest4(b []byte) (Request4, int, error) {
 	user, err := cString(b[8:], maxUser4)
 	if err != nil {
 		if err != io.ErrUnexpectedEOF {
-			err = fmt.Errorf("%w: user name of more than %d bytes", ErrAuth, maxUser4)
+			err = fmt.Errorf("%w: user name of more than %d bytes", ErrUser, maxUser4)
 		}
 		return r, 0, err
 	}
@@ -104,7 +104,7 @@ func cString(b []byte, limit int) ([]byte, error) {
 
 // Response4 is a SOCKS4 server's answer.
 type Response4 struct {
-	Code byte // 90 granted, 91 to 93 not
+	Code byte // Granted4, or why not
 	Addr Addr // zero where the address is not IPv4
 }
 
