@@ -145,6 +145,33 @@ func TestIntegrationAccessRemoteClient(t *testing.T) {
 	}
 }
 
+// Nor does it by a name that an upstream on this host looks up. This host's own
+// client may.
+func TestIntegrationAccessNameByUpstreamHere(t *testing.T) {
+	testnet.RequireTool(t, "microsocks")
+	n := testnet.New(t)
+	private := n.A.ServeTCP(t, "127.0.0.1:0", testnet.Greet("private"))
+	public := n.B.ServeTCP(t, ":0", testnet.Echo)
+	files(t, n.A, map[string]string{"hosts": "127.0.0.1 inside.test\n10.77.0.2 outside.test\n10.77.0.2 both.test\n127.0.0.1 both.test\n"})
+	startMicrosocks(t, n.A, "1081", "-i", "127.0.0.1")
+	d := n.A.Start(t, program.Path(t), "--drain", "0s", "--socks", "0.0.0.0:1080", "--allow-open", "--via", "socks5://127.0.0.1:1081")
+	defer d.Stop()
+	const proxy = "10.77.0.1:1080"
+	for _, host := range []string{"inside.test", "INSIDE.test.", "both.test", "localhost"} {
+		if r, _, _ := socks5(t, n.B, proxy, socksConnect, fmt.Sprintf("%s:%d", host, private)); r != socksRefused {
+			t.Errorf("CONNECT %s: reply %d, want %d", host, r, socksRefused)
+		}
+	}
+	for from, hostport := range map[*testnet.Host]string{
+		n.B: fmt.Sprintf("outside.test:%d", public),
+		n.A: fmt.Sprintf("inside.test:%d", private),
+	} {
+		if r, _, _ := socks5(t, from, proxy, socksConnect, hostport); r != socksOK {
+			t.Errorf("CONNECT %s: reply %d", hostport, r)
+		}
+	}
+}
+
 // The same for datagrams, to an address and to a name.
 func TestIntegrationAccessRemoteDatagrams(t *testing.T) {
 	n := testnet.New(t)

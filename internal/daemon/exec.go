@@ -105,6 +105,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *sl
 	if err := out.Check(ctx); err != nil {
 		return 0, err
 	}
+	judgeNames(ctx, cfg, e.routes, out)
 	c, err := e.carry(cfg, out, nil)
 	if err != nil {
 		return 0, err

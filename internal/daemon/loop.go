@@ -53,16 +53,8 @@ func newLoop(ctx context.Context, cfg config.Config, host *netcfg.Host, names *h
 			port = 1080
 		}
 	}
-	addrs := []netip.Addr{}
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
-		addrs = append(addrs, a)
-	} else if list, err := names.LookupNetIP(ctx, "ip", u.Hostname()); err == nil {
-		addrs = list
-	}
-	for _, a := range addrs {
-		if host.IsLocal(a) {
-			l.listen = append(l.listen, netip.AddrPortFrom(a.Unmap(), uint16(port)))
-		}
+	for _, a := range addressesHere(ctx, u.Hostname(), names.LookupNetIP, host.IsLocal) {
+		l.listen = append(l.listen, netip.AddrPortFrom(a, uint16(port)))
 	}
 	if len(l.listen) == 0 {
 		return nil, nil

@@ -66,6 +66,7 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 	if err := out.Check(ctx); err != nil {
 		return err
 	}
+	judgeNames(ctx, cfg, e.routes, out)
 	loop, err := newLoop(ctx, cfg, host, out, log)
 	if err != nil {
 		return err

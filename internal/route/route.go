@@ -23,6 +23,10 @@
 // address. When the name has been looked up, each of its addresses is judged
 // (PermitAddr), and those that are refused are not dialed.
 //
+// An upstream looks names up itself. One on this host connects to this host's
+// loopback for a name that leads there, so a name of a source that is not this
+// host is looked up here first (SetLookup).
+//
 // An IPv6 address that carries an IPv4 address (NAT64, 6to4, Teredo) is judged
 // by both. Only NAT64 makes an allowed destination of it.
 package route
@@ -65,6 +69,7 @@ type Table struct {
 	near      Interfaces
 	listeners atomic.Pointer[listeners]
 	nat64     atomic.Pointer[[]netip.Prefix]
+	lookup    atomic.Pointer[func(string) []netip.Addr]
 }
 
 // New returns a Table.
@@ -120,7 +125,8 @@ const (
 	reasonAllow    = "the destination is not on the list of allowed ones"
 )
 
-// Decide says whether a flow may run. It does not allocate.
+// Decide says whether a flow may run. It does not allocate, and blocks only for
+// the function of SetLookup.
 func (t *Table) Decide(m *flow.Meta) Decision {
 	if t == nil {
 		return Decision{}
@@ -131,7 +137,7 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 	dst := m.Dest.Addr()
 	if !dst.IsValid() {
 		if dst = nameAddr(m.Name); !dst.IsValid() {
-			return Decision{} // no destination yet, or one whose addresses are judged later
+			return t.decideName(m) // no destination yet, or one whose addresses are judged later
 		}
 	}
 	dst = dst.Unmap().WithZone("")
@@ -157,6 +163,28 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 	}
 	if len(t.cfg.Allow) > 0 && !contains(t.cfg.Allow, dst) && !(translated && contains(t.cfg.Allow, inner)) {
 		return Decision{reasonAllow}
+	}
+	return Decision{}
+}
+
+// SetLookup sets how the addresses are found to which an upstream on this host
+// connects for a name. The function returns none for a name that it can't look up.
+func (t *Table) SetLookup(find func(name string) []netip.Addr) { t.lookup.Store(&find) }
+
+// decideName judges a name that an upstream on this host looks up: by its addresses
+// that lead back to this host. The other rules do not know what an upstream does.
+func (t *Table) decideName(m *flow.Meta) Decision {
+	find := t.lookup.Load()
+	if find == nil || m.Name == "" || m.Inbound == flow.Internal || t.Local(m.Source.Addr()) {
+		return Decision{}
+	}
+	to := *m
+	to.Name = ""
+	for _, a := range (*find)(m.Name) {
+		to.Dest = netip.AddrPortFrom(a, m.Dest.Port())
+		if d := t.Decide(&to); d.Reason == reasonLoopback || d.Reason == reasonOwn {
+			return d
+		}
 	}
 	return Decision{}
 }

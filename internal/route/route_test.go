@@ -179,6 +179,54 @@ func TestPermitAddr(t *testing.T) {
 }
 
 // The probe of a sandbox reaches its end whatever is allowed.
+// Where the upstream that looks names up is on this host, a name of another host's
+// client is judged by what it leads to from here.
+func TestDecideLookup(t *testing.T) {
+	table := route.New(route.Config{Local: isLocal, Open: true, NoIPv6: true,
+		Stack: []netip.Addr{netip.MustParseAddr("198.18.0.2")}})
+	table.SetListeners([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80")}, nil)
+	names := map[string][]netip.Addr{
+		"public.example":  {netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:5::1")},
+		"inside.example":  {netip.MustParseAddr("127.0.0.1")},
+		"inside6.example": {netip.MustParseAddr("::ffff:127.0.0.1")},
+		"both.example":    {netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("127.0.1.1")},
+		"stack.example":   {netip.MustParseAddr("198.18.0.2")},
+		"proxy.example":   {netip.MustParseAddr("192.0.2.1")},
+	}
+	asked := 0
+	table.SetLookup(func(name string) []netip.Addr {
+		asked++
+		return names[name]
+	})
+	for _, c := range []struct {
+		in       flow.Inbound
+		src, dst string
+		why      string // empty = allowed
+		lookups  int
+	}{
+		{flow.SOCKSHost, other, "public.example:80", "", 1},
+		{flow.SOCKSHost, other, "unknown.example:80", "", 1},
+		{flow.SOCKSHost, other, "inside.example:80", "loopback", 1},
+		{flow.SOCKSStack, other, "inside6.example:80", "loopback", 1},
+		{flow.HTTPProxy, other, "both.example:80", "loopback", 1},
+		{flow.HTTPProxy, other, "stack.example:80", "netstackd itself", 1},
+		{flow.HTTPProxy, other, "proxy.example:80", "netstackd itself", 1},
+		{flow.HTTPProxy, other, "localhost:80", "loopback", 0},
+		{flow.HTTPProxy, other, "www.LOCALHOST.:80", "loopback", 0},
+		{flow.HTTPProxy, other, "203.0.113.1:80", "", 0},
+		{flow.HTTPProxy, other, "", "", 0},
+		{flow.HTTPProxy, ours, "inside.example:80", "", 0},
+		{flow.Internal, other, "inside.example:80", "", 0}, // the way to an upstream
+	} {
+		asked = 0
+		m := meta(c.in, "tcp", c.src, c.dst)
+		d := table.Decide(&m)
+		if d.Allowed() != (c.why == "") || !strings.Contains(d.Reason, c.why) || asked != c.lookups {
+			t.Errorf("%v %s to %s: %q after %d lookups, want %q after %d", c.in, c.src, c.dst, d.Reason, asked, c.why, c.lookups)
+		}
+	}
+}
+
 func TestProbe(t *testing.T) {
 	probe := netip.MustParseAddrPort("192.0.2.1:4000")
 	table := route.New(route.Config{Open: true, BlockLAN: true, Allow: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
