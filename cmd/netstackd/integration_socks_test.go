@@ -150,6 +150,38 @@ func TestIntegrationSOCKSEgressStack(t *testing.T) {
 	d.Stop()
 }
 
+// A name is looked up past the TUN, which captures port 53, and a dead IPv6 address
+// of it costs a quarter of a second.
+func TestIntegrationSOCKSEgressStackNames(t *testing.T) {
+	testnet.RequireTool(t, "nft")
+	n := testnet.New(t)
+	n.A.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	n.A.Run(t, "nft", "add table inet nat; add chain inet nat post { type nat hook postrouting priority 100; };"+
+		" add rule inet nat post oifname "+testnet.Device+" masquerade")
+	// Before an IPv4 address, resolvers put an IPv6 address of the Internet (RFC 6724 §2.1).
+	n.A.Run(t, "ip", "addr", "add", "2001:db8:77::1/64", "dev", testnet.Device, "nodad")
+	live, dead := testnet.Dest(testnet.IPv4, 1), netip.MustParseAddr("2001:db8:78::1")
+	n.A.Run(t, "ip", "route", "add", dead.String(), "via", n.B.IP6.String())
+	n.B.Run(t, "ip", "route", "add", "blackhole", dead.String())
+	nameserver := testnet.Dest(testnet.IPv4, 53)
+	n.B.ServeDNS(t, nameserver.String()+":53", map[string][]netip.Addr{"www.test": {dead, live}})
+	files(t, n.A, map[string]string{"resolv.conf": "nameserver " + nameserver.String() + "\n"})
+	port := n.B.ServeTCP(t, ":0", testnet.Echo)
+	n.A.Start(t, program.Path(t), "--socks-egress", "stack", "--route", nameserver.String()+"/32", "--drain", "0s")
+	n.A.Through(t, tun, 2, 2, func() {
+		began := time.Now()
+		r, _, c := socks5(t, n.A, "127.0.0.1:1080", socksConnect, fmt.Sprintf("www.test:%d", port))
+		if r != socksOK {
+			t.Fatalf("reply %d", r)
+		}
+		took := time.Since(began)
+		exchange(t, c, "by name")
+		if t.Logf("connected after %v", took); took > 2*time.Second {
+			t.Errorf("connected after %v, want 250 ms and a little", took)
+		}
+	})
+}
+
 // A BIND by this host's client listens where another host can come: for zeros
 // on the address that this host has outside.
 func TestIntegrationBind(t *testing.T) {

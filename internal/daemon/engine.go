@@ -169,7 +169,6 @@ func (e *engine) start(cfg config.Config, c carriage) error {
 		TCP:       tcpConfig(cfg),
 		Packets:   packets,
 		Connect:   e.tcp.Connect,
-		Permit:    e.routes.PermitAddr,
 	})
 	if err != nil {
 		return fmt.Errorf("stack: %w", err)

@@ -12,6 +12,7 @@ import (
 	"netstackd/internal/config"
 	"netstackd/internal/flow"
 	"netstackd/internal/hostnet"
+	"netstackd/internal/netstack"
 	"netstackd/socks"
 )
 
@@ -92,8 +93,7 @@ func (f *frontend) start() {
 	hostCfg.Inbound = flow.SOCKSHost
 	d := f.carriage.dialer
 	if f.cfg.SOCKSEgress == config.EgressStack {
-		// The host routes what comes out of the TUN, and the host looks up names.
-		d, hostCfg.Resolver, hostCfg.Upstream = e.stack, f.names, false
+		d, hostCfg.Resolver, hostCfg.Upstream = stackEgress{e.stack, f.names}, f.names, false
 	}
 	onHost := socks.NewServer(d, e.relay, e.flows, hostCfg)
 	e.routes.SetListeners(addrPorts(f.host), onHost.Relays)
@@ -124,6 +124,18 @@ func (f *frontend) serve(ctx context.Context, s *socks.Server, on []net.Listener
 			}
 		})
 	}
+}
+
+// stackEgress carries flows on through the stack, out of the TUN, for the host to
+// route. Names are looked up past the TUN.
+type stackEgress struct {
+	*netstack.Stack
+	names *hostnet.Dialer
+}
+
+// DialContext implements dialer.
+func (s stackEgress) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	return s.names.DialBy(ctx, m, network, address, s.Stack.DialContext)
 }
 
 // reload reads the credentials again each time it is asked to.

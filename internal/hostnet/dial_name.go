@@ -31,9 +31,28 @@ func splitName(network, address string) (host, port string, ok bool) {
 	return host, port, err != nil
 }
 
+// A Dial connects to address, host:port, for a flow.
+type Dial func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error)
+
+// DialBy is DialContext with connections that dial makes, to literal addresses: names
+// are looked up, judged and raced here.
+func (d *Dialer) DialBy(ctx context.Context, m *flow.Meta, network, address string, dial Dial) (net.Conn, error) {
+	if d.cfg.NoIPv6 {
+		var err error
+		if network, err = onlyIPv4(network, address); err != nil {
+			return nil, err
+		}
+	}
+	if host, port, ok := splitName(network, address); ok {
+		c, err := d.dialName(ctx, m, network, host, port, dial)
+		return c, controlError(err)
+	}
+	return dial(ctx, m, network, address)
+}
+
 // dialName looks a name up, leaves out the addresses that the flow may not
 // reach, and races the others.
-func (d *Dialer) dialName(ctx context.Context, m *flow.Meta, network, host, service string) (net.Conn, error) {
+func (d *Dialer) dialName(ctx context.Context, m *flow.Meta, network, host, service string, dial Dial) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.DialTimeout)
 	defer cancel()
 	port, err := d.resolver.LookupPort(ctx, network, service)
@@ -62,7 +81,7 @@ func (d *Dialer) dialName(ctx context.Context, m *flow.Meta, network, host, serv
 		}
 		return nil, &net.OpError{Op: "dial", Net: network, Err: refused}
 	}
-	return d.race(ctx, m, network, alternate(permitted))
+	return race(ctx, m, network, alternate(permitted), dial)
 }
 
 // alternate orders addresses so that their families take turns, the family of
@@ -91,9 +110,9 @@ func alternate(list []netip.AddrPort) []netip.AddrPort {
 // race connects to the first address that answers. The next attempt starts when
 // the one before has failed, or has taken attemptDelay. The losers are canceled.
 // The error joins those of all attempts.
-func (d *Dialer) race(ctx context.Context, m *flow.Meta, network string, list []netip.AddrPort) (net.Conn, error) {
+func race(ctx context.Context, m *flow.Meta, network string, list []netip.AddrPort, dial Dial) (net.Conn, error) {
 	if len(list) == 1 {
-		return d.dialOne(ctx, m, network, list[0])
+		return dial(ctx, m, network, list[0].String())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -109,7 +128,7 @@ func (d *Dialer) race(ctx context.Context, m *flow.Meta, network string, list []
 		next++
 		running++
 		go func() {
-			c, err := d.dialOne(ctx, m, network, list[i])
+			c, err := dial(ctx, m, network, list[i].String())
 			errs[i] = err // read after results has delivered it
 			results <- result{c, err}
 		}()
@@ -147,12 +166,4 @@ func (d *Dialer) race(ctx context.Context, m *flow.Meta, network string, list []
 		return won, nil
 	}
 	return nil, errors.Join(errs...)
-}
-
-// dialOne connects to one address.
-func (d *Dialer) dialOne(ctx context.Context, m *flow.Meta, network string, dst netip.AddrPort) (net.Conn, error) {
-	if strings.HasPrefix(network, "tcp") && dst.Addr().Zone() == "" && !dst.Addr().IsUnspecified() {
-		return d.dialAddr(ctx, m, network, dst)
-	}
-	return d.dialer.DialContext(ctx, network, dst.String())
 }

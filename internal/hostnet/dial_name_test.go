@@ -3,6 +3,7 @@
 package hostnet_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -130,5 +131,53 @@ func TestDialNamePermit(t *testing.T) {
 		if c, err := nameDialer(t, none).DialContext(t.Context(), meta, network, address); !errors.Is(err, errRefused) {
 			t.Errorf("%s, every address refused: %v, %v", network, c, err)
 		}
+	}
+}
+
+// Names are looked up, judged and raced for connections that are made elsewhere.
+func TestDialBy(t *testing.T) {
+	permitted := map[netip.Addr]bool{netip.IPv6Loopback(): true, netip.MustParseAddr("127.0.0.1"): true}
+	d := nameDialer(t, func(_ *flow.Meta, a netip.AddrPort) error {
+		if !permitted[a.Addr()] {
+			return errRefused
+		}
+		return nil
+	})
+	const silent, answers = "[::1]:80", "127.0.0.1:80"
+	c, other := net.Pipe()
+	defer c.Close()
+	defer other.Close()
+	canceled := make(chan struct{}, 1)
+	dial := func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+		if m != meta || network != "tcp" {
+			t.Errorf("%s for %v", network, m)
+		}
+		if address == silent {
+			<-ctx.Done()
+			canceled <- struct{}{}
+			return nil, ctx.Err()
+		}
+		if address != answers {
+			t.Errorf("dialed %s", address)
+		}
+		return c, nil
+	}
+	if got, err := d.DialBy(t.Context(), meta, "tcp", "server.example:80", dial); got != c || err != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	select {
+	case <-canceled: // when DialBy returns, so has every dial
+	default:
+		t.Error("the silent address was not dialed")
+	}
+	permitted[netip.IPv6Loopback()] = false
+	if got, err := d.DialBy(t.Context(), meta, "tcp", "server.example:80", dial); got != c || err != nil {
+		t.Errorf("with one address: %v, %v", got, err)
+	}
+	if len(canceled) != 0 {
+		t.Error("a refused address was dialed")
+	}
+	if got, err := d.DialBy(t.Context(), meta, "tcp", answers, dial); got != c || err != nil {
+		t.Errorf("a literal address: %v, %v", got, err)
 	}
 }

@@ -106,18 +106,16 @@ func (d *Dialer) Check(ctx context.Context) error {
 // address, the errno of connect(2), or one that errors.Is takes for
 // context.DeadlineExceeded when DialTimeout or ctx ran out.
 func (d *Dialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
-	if d.cfg.NoIPv6 {
-		var err error
-		if network, err = onlyIPv4(network, address); err != nil {
-			return nil, err
-		}
-	}
+	return d.DialBy(ctx, m, network, address, d.dialLiteral)
+}
+
+// dialLiteral connects to an address whose host is no name, or one that only
+// package net knows the meaning of.
+func (d *Dialer) dialLiteral(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
 	var c net.Conn
 	var err error
 	if dst, ok := literal(network, address); ok {
 		c, err = d.dialAddr(ctx, m, network, dst)
-	} else if host, port, ok := splitName(network, address); ok {
-		c, err = d.dialName(ctx, m, network, host, port)
 	} else {
 		c, err = d.dialer.DialContext(ctx, network, address)
 	}

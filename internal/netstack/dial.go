@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -14,10 +15,9 @@ import (
 	"netstackd/internal/flow"
 )
 
-// DialContext connects through the stack, out of the TUN. The network is "tcp"
-// or "udp", with or without a 4 or 6; a name is looked up by the host's
-// resolver and its permitted addresses are tried in turn. Errors wrap the errno.
-func (s *Stack) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+// DialContext connects through the stack, out of the TUN, to a literal address.
+// The network is "tcp" or "udp", with or without a 4 or 6. Errors wrap the errno.
+func (s *Stack) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
 	dial := s.dialTCP
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -26,24 +26,22 @@ func (s *Stack) DialContext(ctx context.Context, m *flow.Meta, network, address 
 	default:
 		return nil, net.UnknownNetworkError(network)
 	}
-	addrs, err := s.resolve(ctx, m, network, address)
+	to, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("netstack: %w", err)
 	}
-	var first error
-	for _, to := range addrs {
-		c, err := dial(ctx, to)
-		if err == nil {
-			return c, nil
-		}
-		if first == nil {
-			first = &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(to), Err: err}
-		}
-		if ctx.Err() != nil {
-			break
-		}
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if !wants(network, to.Addr()) {
+		return nil, &net.AddrError{Err: "not an address for " + network, Addr: address}
 	}
-	return nil, first
+	var c net.Conn
+	if err = syscall.ENETUNREACH; s.Own(to.Addr()).IsValid() { // the stack has the family
+		c, err = dial(ctx, to)
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(to), Err: err}
+	}
+	return c, nil
 }
 
 func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
@@ -72,48 +70,6 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 		return nil, Errno(terr)
 	}
 	return s.newConn(ep, wq), nil
-}
-
-// resolve returns the addresses that a host:port stands for, of the families
-// that the network allows and the stack has. Those of a name are judged.
-func (s *Stack) resolve(ctx context.Context, m *flow.Meta, network, address string) ([]netip.AddrPort, error) {
-	host, portName, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("netstack: address %q: %w", address, err)
-	}
-	port, err := strconv.ParseUint(portName, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("netstack: port %q: %w", portName, err)
-	}
-	ips := []netip.Addr{}
-	permit := func(*flow.Meta, netip.AddrPort) error { return nil }
-	if ip, err := netip.ParseAddr(host); err == nil {
-		ips = append(ips, ip)
-	} else if ips, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
-		return nil, err
-	} else if s.cfg.Permit != nil {
-		permit = s.cfg.Permit
-	}
-	var out []netip.AddrPort
-	var refused error
-	for _, ip := range ips {
-		to := netip.AddrPortFrom(ip.Unmap(), uint16(port))
-		if !wants(network, to.Addr()) || !s.Own(to.Addr()).IsValid() {
-			continue
-		}
-		if err := permit(m, to); err != nil {
-			refused = err
-			continue
-		}
-		out = append(out, to)
-	}
-	if len(out) == 0 && refused != nil {
-		return nil, fmt.Errorf("netstack: %s: %w", host, refused)
-	}
-	if len(out) == 0 {
-		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
-	}
-	return out, nil
 }
 
 // wants reports whether a network's name, as the net package has them, allows

@@ -29,7 +29,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"netstackd/gopool"
-	"netstackd/internal/flow"
 	"netstackd/link"
 )
 
@@ -47,9 +46,6 @@ type Config struct {
 	// Connect takes foreign TCP connections, each on a goroutine of its own.
 	// Without it they are refused.
 	Connect func(*Request)
-	// Permit judges each address of a name that DialContext looks up; nil
-	// permits all.
-	Permit func(m *flow.Meta, dst netip.AddrPort) error
 }
 
 type counters struct {

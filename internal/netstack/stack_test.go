@@ -125,7 +125,7 @@ func TestDialContextEnds(t *testing.T) {
 	}()
 	_, err = app.DialContext(ctx, nil, "tcp", to)
 	isErr(t, err, context.Canceled)
-	for _, address := range []string{"nonsense", "10.0.0.2:99999", "10.0.0.2:x", "[fd00::2]"} {
+	for _, address := range []string{"nonsense", "localhost:80", "10.0.0.2:99999", "10.0.0.2:x", "[fd00::2]"} {
 		if c, err := app.DialContext(t.Context(), nil, "tcp", address); err == nil {
 			c.Close()
 			t.Errorf("dialed %q", address)
