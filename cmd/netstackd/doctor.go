@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"netstackd/internal/netcfg"
+	"netstackd/internal/doctor"
 )
 
 // runDoctor is `netstackd doctor`: a line for each check, status 1 if one fails.
@@ -24,7 +24,7 @@ func runDoctor(args []string) (int, error) {
 	}
 	ctx, stop := untilSignal()
 	defer stop()
-	checks := netcfg.Doctor(ctx)
+	checks := doctor.Run(ctx)
 	if ctx.Err() != nil {
 		return 0, errors.New("doctor: interrupted")
 	}
@@ -35,7 +35,7 @@ func runDoctor(args []string) (int, error) {
 			line += "; fix: " + c.Fix
 		}
 		fmt.Println(line)
-		if c.Status == netcfg.Fail {
+		if c.Status == doctor.Fail {
 			status = exitFailure
 		}
 	}

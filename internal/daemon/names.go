@@ -8,6 +8,7 @@ import (
 	"netstackd/internal/config"
 	"netstackd/internal/dns"
 	"netstackd/internal/netcfg"
+	"netstackd/internal/resolvconf"
 )
 
 // serveDNS answers what is captured on its way to port 53, on the stack's
@@ -46,7 +47,7 @@ func (e *engine) serveDNS(cfg config.Config, s *dns.Server, packets []net.Packet
 // if it doesn't. An upstream cannot reach those on the host's loopback, nor
 // perhaps those that an application asks.
 func (e *engine) dnsConfig(cfg config.Config, c carriage, host *netcfg.Host) dns.Config {
-	file := dns.NewNameservers("/etc/resolv.conf")
+	file := dns.NewNameservers(resolvconf.Path)
 	servers, captured := file.Servers, dns.AskedOnly
 	if c.host == nil {
 		servers, captured = file.Remote, dns.AskedFirst

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sysctl"
 )
 
 // totalMemory returns the machine's RAM in bytes.
@@ -21,9 +23,9 @@ func totalMemory() (int64, error) {
 // only; by default it is this part of the machine's memory.
 func tcpMemory() int64 {
 	var pages int64
-	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_mem")
+	text, err := sysctl.Read("net/ipv4/tcp_mem")
 	if err == nil {
-		_, err = fmt.Sscan(string(text), &pages)
+		_, err = fmt.Sscan(text, &pages)
 	}
 	if err == nil {
 		return pages * int64(os.Getpagesize())

@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/resolvconf"
 )
 
 // Dialer is the way to the nameservers: the host's network or an upstream.
@@ -129,7 +130,7 @@ type Server struct {
 // New returns a Server that asks through dialer.
 func New(dialer Dialer, cfg Config) *Server {
 	if cfg.Servers == nil {
-		cfg.Servers = NewNameservers("/etc/resolv.conf").Servers
+		cfg.Servers = NewNameservers(resolvconf.Path).Servers
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout

@@ -4,9 +4,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"netstackd/internal/resolvconf"
 )
 
 const dnsPort = 53
@@ -42,31 +43,22 @@ func (n *Nameservers) Servers() []netip.AddrPort {
 		info.ModTime().Equal(n.seen.ModTime()) && info.Size() == n.seen.Size()
 	if n.servers == nil || !same {
 		n.seen = info
-		b, _ := os.ReadFile(n.path)
-		n.servers = parse(string(b))
+		n.servers = read(n.path)
 	}
 	return slices.Clone(n.servers)
 }
 
-func parse(conf string) (servers []netip.AddrPort) {
-	for line := range strings.Lines(conf) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		if a, err := netip.ParseAddr(fields[1]); err == nil {
-			servers = append(servers, netip.AddrPortFrom(a, dnsPort))
-		}
+// read returns the nameservers of a file.
+func read(path string) (servers []netip.AddrPort) {
+	conf, _ := resolvconf.Read(path) // no file names no nameserver
+	for _, a := range conf.Nameservers {
+		servers = append(servers, netip.AddrPortFrom(a, dnsPort))
 	}
 	if len(servers) == 0 {
 		servers = append(servers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort))
 	}
 	return servers
 }
-
-// uplinks is where systemd-resolved tells which nameservers it asks itself, when
-// resolv.conf names its own on loopback.
-const uplinks = "/run/systemd/resolve/resolv.conf"
 
 // public are nameservers that can be asked from everywhere: Quad9's and
 // Cloudflare's.
@@ -84,8 +76,7 @@ func public() []netip.AddrPort {
 func (n *Nameservers) Remote() []netip.AddrPort {
 	servers := reachable(n.Servers())
 	if len(servers) == 0 {
-		b, _ := os.ReadFile(uplinks)
-		servers = reachable(parse(string(b)))
+		servers = reachable(read(resolvconf.UplinksPath))
 	}
 	for _, a := range public() {
 		if !slices.Contains(servers, a) {

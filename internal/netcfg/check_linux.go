@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sysctl"
 )
 
 // reversePathStrict is the value of rp_filter that drops a packet unless its
@@ -57,14 +59,14 @@ func checkReversePath(h *netlink.Handle, iface string) error {
 // reversePathMode is the effective rp_filter of an interface: the larger of its
 // own and that of "all" (ip-sysctl.rst).
 func reversePathMode(iface string) (int, error) {
-	all, err := sysctlInt("ipv4/conf/all/rp_filter")
+	all, err := sysctl.Int("net/ipv4/conf/all/rp_filter")
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	own, err := sysctlInt("ipv4/conf/" + iface + "/rp_filter")
+	own, err := sysctl.Int("net/ipv4/conf/" + iface + "/rp_filter")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
@@ -80,14 +82,14 @@ func (h *Host) relaxReversePath() error {
 	if err != nil || mode != reversePathStrict {
 		return err
 	}
-	name := "ipv4/conf/" + h.link + "/rp_filter"
-	old, err := sysctlInt(name)
+	name := "net/ipv4/conf/" + h.link + "/rp_filter"
+	old, err := sysctl.Int(name)
 	if err != nil {
 		return err
 	}
-	if err := writeSysctl(name, reversePathLoose); err != nil {
+	if err := setLink(name, reversePathLoose); err != nil {
 		return err
 	}
-	h.push(func() error { return writeSysctl(name, old) })
+	h.push(func() error { return setLink(name, old) })
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+
+	"netstackd/internal/sysctl"
 )
 
 // Forwarding says in one line what this host lacks to carry packets that come
@@ -21,7 +23,7 @@ func Forwarding(ctx context.Context, link string, addresses []netip.Prefix) stri
 		if !a.Addr().Is4() {
 			name, setting, table = "IPv6", "net.ipv6.conf.all.forwarding", "ip6"
 		}
-		on, err := sysctlInt(strings.ReplaceAll(strings.TrimPrefix(setting, "net."), ".", "/"))
+		on, err := sysctl.Int(strings.ReplaceAll(setting, ".", "/"))
 		if err != nil {
 			continue // no such family
 		}

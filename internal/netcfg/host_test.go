@@ -154,6 +154,7 @@ func TestIntegrationOpenUnprivileged(t *testing.T) {
 		t.Errorf("with a TUN that is down: %v", err)
 	}
 	as(&full)
+	run(t, "ip link set "+tunName+" addrgenmode none") // a link-local address would come later
 	run(t, "ip link set "+tunName+" up")
 	before := hostState(t)
 	as(&none)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sysctl"
 )
 
 const (
@@ -101,7 +103,7 @@ func (o *exits) linkMTU(f family, index int) int {
 		return 0
 	}
 	if f == ipv6 {
-		if advertised, err := sysctlInt("ipv6/conf/" + l.Name + "/mtu"); err == nil {
+		if advertised, err := sysctl.Int("net/ipv6/conf/" + l.Name + "/mtu"); err == nil {
 			return lowest(l.MTU, advertised)
 		}
 	}

@@ -1,13 +1,13 @@
 package netcfg
 
 import (
-	"bufio"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"netstackd/internal/resolvconf"
 )
 
 // uplinks follows the nameservers that systemd-resolved has from the host's
@@ -19,8 +19,6 @@ type uplinks struct {
 	written time.Time
 	servers []netip.AddrPort
 }
-
-const uplinksFile = resolvedDir + "/resolv.conf"
 
 // Nameservers are those that the stack's nameserver, and our own lookups, must
 // ask once systemd-resolved asks the stack: /etc/resolv.conf then leads back to
@@ -35,24 +33,19 @@ func (h *Host) Nameservers() []netip.AddrPort {
 func (u *uplinks) list() []netip.AddrPort {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if st, err := os.Stat(uplinksFile); err == nil && !st.ModTime().Equal(u.written) {
-		if b, err := os.ReadFile(uplinksFile); err == nil {
-			u.written, u.servers = st.ModTime(), u.parse(string(b))
+	st, err := os.Stat(resolvconf.UplinksPath)
+	if err != nil || st.ModTime().Equal(u.written) {
+		return u.servers
+	}
+	conf, err := resolvconf.Read(resolvconf.UplinksPath)
+	if err != nil {
+		return u.servers
+	}
+	u.written, u.servers = st.ModTime(), nil
+	for _, a := range conf.Nameservers {
+		if !slices.Contains(u.own, a) {
+			u.servers = append(u.servers, netip.AddrPortFrom(a, 53))
 		}
 	}
 	return u.servers
-}
-
-func (u *uplinks) parse(text string) []netip.AddrPort {
-	var list []netip.AddrPort
-	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
-		f := strings.Fields(s.Text())
-		if len(f) < 2 || f[0] != "nameserver" {
-			continue
-		}
-		if a, err := netip.ParseAddr(f[1]); err == nil && !slices.Contains(u.own, a) {
-			list = append(list, netip.AddrPortFrom(a, 53))
-		}
-	}
-	return list
 }

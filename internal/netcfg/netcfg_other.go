@@ -47,11 +47,6 @@ func (h *Host) Close() error { return nil }
 // Forwarding says nothing.
 func Forwarding(context.Context, string, []netip.Prefix) string { return "" }
 
-// Doctor says that nothing works here.
-func Doctor(context.Context) []Check {
-	return []Check{fail("system", "netstackd runs on Linux only", "")}
-}
-
 // Cleanup is not supported on this system.
 func Cleanup() (int, error) { return 0, fmt.Errorf("netcfg: %w", errors.ErrUnsupported) }
 

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"netstackd/internal/resolvconf"
 )
 
 // resolved is systemd-resolved's knowledge of the TUN's nameserver. It belongs
@@ -16,9 +18,6 @@ type resolved struct {
 	link string
 	path string // of resolvectl
 }
-
-// resolvedDir exists while systemd-resolved runs.
-const resolvedDir = "/run/systemd/resolve"
 
 // tellResolved makes servers the nameservers for every domain. It returns nil
 // where systemd-resolved doesn't run, or runs in another network namespace.
@@ -29,7 +28,7 @@ func tellResolved(ctx context.Context, link string, servers []netip.Addr) (*reso
 	if err != nil {
 		return nil, nil
 	}
-	if _, err := os.Stat(resolvedDir); err != nil || !sameNamespaceAsInit() {
+	if _, err := os.Stat(resolvconf.ResolvedDir); err != nil || !sameNamespaceAsInit() {
 		return nil, nil
 	}
 	r := &resolved{link: link, path: path}

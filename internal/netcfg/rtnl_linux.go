@@ -109,3 +109,11 @@ func permission(err error) error {
 	}
 	return err
 }
+
+// flag6 is the flag with which ip(8) shows a family, and a space.
+func flag6(nlFamily int) string {
+	if nlFamily == netlink.FAMILY_V6 {
+		return "-6 "
+	}
+	return ""
+}

@@ -4,29 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
+
+	"netstackd/internal/sysctl"
 )
 
-// Settings are read and written in the namespace of the calling thread.
-const sysctlNet = "/proc/sys/net"
-
-// sysctlInt reads one number; name is a path below /proc/sys/net. (A dotted
-// name can't say which interface "eth0.100" is.)
-func sysctlInt(name string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(sysctlNet, name))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(string(b)))
-}
-
-// writeSysctl sets one of the TUN's own settings. One that went with its
-// interface needs no undo.
-func writeSysctl(name string, value int) error {
-	err := os.WriteFile(filepath.Join(sysctlNet, name), []byte(strconv.Itoa(value)), 0)
+// setLink sets one of the TUN's own settings. One that went with its interface
+// needs no undo.
+func setLink(name string, value int) error {
+	err := sysctl.Write(name, strconv.Itoa(value))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -37,8 +23,8 @@ func writeSysctl(name string, value int) error {
 // are made without it, the TUN gets it: traffic of the others would leak past
 // a capture otherwise. That setting is the TUN's own and goes with it.
 func (h *Host) enableIPv6() (bool, error) {
-	name := "ipv6/conf/" + h.link + "/disable_ipv6"
-	off, err := sysctlInt(name)
+	name := "net/ipv6/conf/" + h.link + "/disable_ipv6"
+	off, err := sysctl.Int(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // the kernel has no IPv6, or ipv6.disable=1
 	}
@@ -51,10 +37,10 @@ func (h *Host) enableIPv6() (bool, error) {
 	if used, err := h.otherIPv6(); err != nil || !used {
 		return false, err
 	}
-	if err := writeSysctl(name, 0); err != nil {
+	if err := setLink(name, 0); err != nil {
 		return false, fmt.Errorf("IPv6 is off on %s (mend: sysctl -w net.ipv6.conf.%s.disable_ipv6=0): %w", h.link, h.link, err)
 	}
-	h.push(func() error { return writeSysctl(name, 1) })
+	h.push(func() error { return setLink(name, 1) })
 	return true, nil
 }
 
@@ -66,7 +52,7 @@ func (h *Host) otherIPv6() (bool, error) {
 	}
 	for _, l := range links {
 		if n := l.Attrs().Name; n != "lo" && n != h.link {
-			if off, err := sysctlInt("ipv6/conf/" + n + "/disable_ipv6"); err == nil && off == 0 {
+			if off, err := sysctl.Int("net/ipv6/conf/" + n + "/disable_ipv6"); err == nil && off == 0 {
 				return true, nil
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -21,53 +20,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// insideEnv is set in the child process that a test runs in.
-const insideEnv = "NETCFG_TEST_INSIDE"
+	"netstackd/internal/testnet"
+)
 
 const timeout = 10 * time.Second
 
-// isolate runs the calling test in a child process with network, mount and
-// process namespaces of its own, and returns true in that child. In the parent it
-// reports the child's result and returns false: the test is over.
+// isolate is testnet.Isolate.
 func isolate(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(insideEnv) != "" {
-		return true
-	}
-	unable := ""
-	if os.Geteuid() != 0 {
-		unable = "needs root"
-	} else if _, err := os.Stat("/dev/net/tun"); err != nil {
-		unable = err.Error()
-	} else if _, err := exec.LookPath("ip"); err != nil {
-		unable = "needs iproute2"
-	}
-	if unable != "" {
-		if os.Getenv("NETSTACKD_INTEGRATION") == "1" {
-			t.Fatal(unable)
-		}
-		t.Skip(unable)
-	}
-	args := []string{"-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.timeout=60s"}
-	if testing.Verbose() {
-		args = append(args, "-test.v")
-	}
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if testing.Verbose() {
-		t.Logf("%s", out)
-	}
-	return false
+	return testnet.Isolate(t)
 }
 
 // The test network: this process's namespace is the host, "nsnc-peer" the rest
@@ -84,13 +46,7 @@ const (
 // buildNetwork makes the test network. Only for a process that isolate made.
 func buildNetwork(t *testing.T) {
 	t.Helper()
-	// Names of namespaces are mounts: keep them in our mount namespace.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		t.Fatal(err)
-	}
+	// Names of namespaces are mounts: they stay in the test's mount namespace.
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
 		t.Fatal(err)
 	}

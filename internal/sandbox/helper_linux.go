@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/resolvconf"
 )
 
 // IsHelper reports whether this process is a sandbox's helper. A program that
@@ -112,8 +114,8 @@ func (h *helper) setUp(s setup) error {
 	if err := allowPorts(); err != nil {
 		warnings = append(warnings, fmt.Sprintf("the command can't serve ports below 1024: %v", err))
 	}
-	conf := readResolvConf(resolvConf)
-	if h.masks, err = newMasks(conf.rewritten(s.Nameserver)); err != nil {
+	conf, _ := resolvconf.Read(resolvconf.Path) // without it there is no setting to keep
+	if h.masks, err = newMasks(commandConf(conf, s.Nameserver)); err != nil {
 		return h.fail(StatusFailed, explainMount(err, proc))
 	}
 	if os.Geteuid() == 0 {
@@ -121,7 +123,7 @@ func (h *helper) setUp(s setup) error {
 			return h.fail(StatusFailed, explainMount(err, proc))
 		}
 	}
-	streams, packets := listenDNS(conf.loopback())
+	streams, packets := listenDNS(loopbackServers(conf))
 	fds := append(append(tuns, streams...), packets...)
 	defer closeAll(fds)
 	return h.conn.send(message{Op: opReady, NoIPv6: !ipv6, Streams: len(streams), Warnings: warnings}, fds...)

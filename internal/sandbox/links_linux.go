@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sysctl"
 )
 
 // configureLinks brings up loopback and the TUN, gives it its addresses, and
@@ -29,7 +31,7 @@ func configureLinks(s setup, ipv6 bool) error {
 	}
 	if !ipv6 {
 		// Not even a link-local address, which would route ff00::/8.
-		_ = writeSysctl("net/ipv6/conf/"+s.TUN+"/disable_ipv6", "1")
+		_ = sysctl.Write("net/ipv6/conf/"+s.TUN+"/disable_ipv6", "1")
 	}
 	// The address comes first: on a TUN that is up, the kernel would make a
 	// link-local one too, and ask for routers.
@@ -61,15 +63,19 @@ func configureLinks(s setup, ipv6 bool) error {
 // haveIPv6 reports whether this kernel has IPv6, and turns it on in this
 // namespace if the host's setting was inherited.
 func haveIPv6() bool {
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+	if !sysctl.Exists("net/ipv6") {
 		return false
 	}
-	if readSysctl("net/ipv6/conf/all/disable_ipv6") == "0" && readSysctl("net/ipv6/conf/default/disable_ipv6") == "0" {
-		return true
+	for _, name := range []string{"net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"} {
+		off, err := sysctl.Int(name)
+		if err == nil && off != 0 {
+			err = sysctl.Write(name, "0")
+		}
+		if err != nil {
+			return false
+		}
 	}
-	return errors.Join(
-		writeSysctl("net/ipv6/conf/all/disable_ipv6", "0"),
-		writeSysctl("net/ipv6/conf/default/disable_ipv6", "0")) == nil
+	return true
 }
 
 // genModeNone is IN6_ADDR_GEN_MODE_NONE (linux/if_link.h).

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/resolvconf"
 )
 
 // masks are what the sandbox lays over the host's files, in its own mount
@@ -43,13 +45,13 @@ const (
 // the files that /etc/resolv.conf often links to: ours are put in their place.
 func newTargets() []*target {
 	return []*target{
-		{path: "/run/systemd/resolve", name: dirResolve},
+		{path: resolvconf.ResolvedDir, name: dirResolve},
 		{path: "/run/nscd", name: dirEmpty},
 		{path: "/var/run/nscd", name: dirEmpty}, // where /var/run is no link to /run
 		{path: "/run/avahi-daemon", name: dirEmpty},
 		{path: "/run/dbus", name: dirEmpty},
 		{path: "/var/run/dbus", name: dirEmpty},
-		{path: resolvConf, name: fileConf},
+		{path: resolvconf.Path, name: fileConf},
 	}
 }
 

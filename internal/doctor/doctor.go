@@ -1,6 +1,8 @@
-package netcfg
+// Package doctor looks at everything on this host that netstackd depends on. It
+// changes nothing, and sends no packet beyond the first router.
+package doctor
 
-// Status is how a check of Doctor went.
+// Status is how a check went.
 type Status uint8
 
 // The three outcomes: all is well; something will not work as well as it could,
@@ -22,7 +24,7 @@ func (s Status) String() string {
 	return "fail"
 }
 
-// Check is one line of the doctor.
+// Check is the result of one check.
 type Check struct {
 	Name   string // what was looked at
 	Status Status

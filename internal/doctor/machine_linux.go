@@ -1,4 +1,4 @@
-package netcfg
+package doctor
 
 import (
 	"context"
@@ -12,15 +12,16 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sysctl"
 )
 
-// Doctor looks at everything on this host that netstackd depends on. It changes
-// nothing, and sends no packet beyond the first router. The order is that of the manual: what it needs at all, then what a
-// capture needs, then what could leak past one.
-func Doctor(ctx context.Context) []Check {
-	var checks []Check
-	checks = append(checks, checkTUN(), checkOffloads(), checkCapabilities(), checkUserNamespaces(ctx),
-		checkPing(), checkDescriptors())
+// Run makes every check: first what netstackd needs at all, then what a capture
+// needs, then what could leak past one.
+func Run(ctx context.Context) []Check {
+	checks := []Check{
+		checkTUN(), checkOffloads(), checkCapabilities(), checkUserNamespaces(ctx), checkPing(), checkDescriptors(),
+	}
 	return append(checks, checkNetwork(ctx)...)
 }
 
@@ -43,8 +44,8 @@ func checkTUN() Check {
 	return fail(name, err.Error(), "ls -l /dev/net/tun")
 }
 
-// checkOffloads tries what the tun package will ask for, in a network namespace
-// that nobody sees.
+// checkOffloads makes a TUN with what the tun package asks for, in a network
+// namespace of its own.
 func checkOffloads() Check {
 	const name = "kernel offloads"
 	type result struct {
@@ -121,18 +122,17 @@ func self() string {
 func checkUserNamespaces(ctx context.Context) Check {
 	const name = "user namespaces"
 	for _, s := range []struct {
-		path   string
-		bad    string
-		detail string
-		fix    string
+		setting string
+		bad     string
+		detail  string
+		fix     string
 	}{
-		{"/proc/sys/user/max_user_namespaces", "0", "switched off", "sysctl -w user.max_user_namespaces=15000"},
-		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "for root only", "sysctl -w kernel.unprivileged_userns_clone=1"},
-		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "restricted by AppArmor: `netstackd exec` needs root",
+		{"user/max_user_namespaces", "0", "switched off", "sysctl -w user.max_user_namespaces=15000"},
+		{"kernel/unprivileged_userns_clone", "0", "for root only", "sysctl -w kernel.unprivileged_userns_clone=1"},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1", "restricted by AppArmor: `netstackd exec` needs root",
 			"sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
 	} {
-		b, err := os.ReadFile(s.path)
-		if err == nil && strings.TrimSpace(string(b)) == s.bad {
+		if value, err := sysctl.Read(s.setting); err == nil && value == s.bad {
 			return warn(name, s.detail, s.fix)
 		}
 	}
@@ -156,9 +156,9 @@ func checkUserNamespaces(ctx context.Context) Check {
 func checkPing() Check {
 	const name = "ping"
 	var low, high int
-	b, err := os.ReadFile(sysctlNet + "/ipv4/ping_group_range")
+	groups, err := sysctl.Read("net/ipv4/ping_group_range")
 	if err == nil {
-		fmt.Sscan(string(b), &low, &high)
+		_, err = fmt.Sscan(groups, &low, &high)
 	}
 	if gid := os.Getegid(); err == nil && low <= gid && gid <= high {
 		return pass(name, "unprivileged ping sockets")

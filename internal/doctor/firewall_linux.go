@@ -1,4 +1,4 @@
-package netcfg
+package doctor
 
 import (
 	"encoding/binary"
@@ -8,28 +8,29 @@ import (
 	"os"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/netcfg"
 )
 
 // checkFirewall asks whether a filter on this host drops what a socket of the
 // daemon sends. The kernel tells the sender of a datagram or of a raw packet
 // (EPERM), but not that of a TCP connection, which runs into its timeout. The
 // packets have a TTL of 1, so that the first router drops them.
-func checkFirewall(h *netlink.Handle) Check {
+func checkFirewall(in *netcfg.Inspector) Check {
 	const name = "firewall"
-	rules, err := listRules(h)
-	if err != nil {
-		return warn(name, err.Error(), "ip rule")
-	}
-	mark, err := chooseMark(rules, 0)
+	mark, err := in.FreeMark()
 	if err != nil {
 		return warn(name, err.Error(), "ip rule")
 	}
 	var dropped []string
 	routes := 0
-	for _, f := range []family{ipv4, ipv6} {
-		dst, ok := beyond(h, f)
+	for _, v6 := range []bool{false, true} {
+		family := "IPv4"
+		if v6 {
+			family = "IPv6"
+		}
+		dst, ok := beyond(in, v6)
 		if !ok {
 			continue
 		}
@@ -42,9 +43,9 @@ func checkFirewall(h *netlink.Handle) Check {
 			case errors.Is(err, errNoRaw):
 				return warn(name, "only root can look", "sudo netstackd doctor")
 			case errors.Is(err, unix.EPERM):
-				dropped = append(dropped, fmt.Sprintf("%s over IPv%d", p.name, f))
+				dropped = append(dropped, p.name+" over "+family)
 			case err != nil:
-				return warn(name, fmt.Sprintf("%s over IPv%d: %v", p.name, f, err), "ip route get "+dst.String())
+				return warn(name, fmt.Sprintf("%s over %s: %v", p.name, family, err), "ip route get "+dst.String())
 			}
 		}
 	}
@@ -60,22 +61,22 @@ func checkFirewall(h *netlink.Handle) Check {
 
 // beyond returns an address that the family's uplink leads to. Behind a default
 // route it is one that belongs to no host (RFC 5737, RFC 3849).
-func beyond(h *netlink.Handle, f family) (netip.Addr, bool) {
-	r, ok := uplink(h, f)
+func beyond(in *netcfg.Inspector, v6 bool) (netip.Addr, bool) {
+	up, ok := in.Uplink(v6)
 	if !ok {
 		return netip.Addr{}, false
 	}
-	if dst := fromIPNet(r.Dst, f); dst.Bits() > 0 {
-		return dst.Addr(), true
+	if up.Destination.Bits() > 0 {
+		return up.Destination.Addr(), true
 	}
-	if f == ipv4 {
-		return netip.AddrFrom4([4]byte{192, 0, 2, 1}), true
+	if v6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}), true
 	}
-	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}), true
+	return netip.AddrFrom4([4]byte{192, 0, 2, 1}), true
 }
 
 // errNoRaw is the error of a process that may not open a raw socket.
-var errNoRaw = errors.New("netcfg: no right to open a raw socket")
+var errNoRaw = errors.New("no right to open a raw socket")
 
 // sendProbe sends a SYN or an empty datagram to dst, port 443, with a TTL of 1
 // and the mark of the daemon's sockets.
