@@ -156,6 +156,9 @@ func TestIntegrationOpenUnprivileged(t *testing.T) {
 	as(&full)
 	run(t, "ip link set "+tunName+" addrgenmode none") // a link-local address would come later
 	run(t, "ip link set "+tunName+" up")
+	eventually(t, "the kernel uses the IPv6 address", func() bool {
+		return strings.Contains(run(t, "ip -6 route show table local"), "local fd19:8::1 ")
+	})
 	before := hostState(t)
 	as(&none)
 	if err := opens(); err != nil {
