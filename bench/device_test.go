@@ -57,7 +57,7 @@ func newTunnel(b *testing.B, plain, bare bool) *tunnel {
 		if err != nil {
 			return fmt.Errorf("ip: %w: %s", err, out)
 		}
-		// Nobody but the benchmark speaks: no router solicitations.
+		// Only the benchmark sends: no router solicitations.
 		return os.WriteFile("/proc/sys/net/ipv6/conf/tun0/disable_ipv6", []byte("1"), 0)
 	})
 	if err != nil {
@@ -99,7 +99,7 @@ func (t *tunnel) close(b *testing.B) {
 	}
 }
 
-// BenchmarkDeviceWrite writes packets for an address that nobody has, which the
+// BenchmarkDeviceWrite writes packets for an address that no host has, which the
 // kernel looks up and drops. A packet of 65,000 bytes with offload is a train
 // of TCP segments.
 func BenchmarkDeviceWrite(b *testing.B) {

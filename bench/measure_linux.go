@@ -70,7 +70,7 @@ func (r *route) takes(t Test) bool {
 		return false
 	}
 	switch t.Name {
-	case "memory": // the kernel's is nobody's
+	case "memory": // the kernel's path has no process to measure
 		return r.program != nil
 	case "destinations": // a proxy's TUN sees one
 		return r.program != nil && r.program.TUN != "" && r.SOCKS == ""

@@ -11,7 +11,7 @@ import (
 )
 
 // tcpPacket is an IPv4 packet of a size, with a TCP segment whose checksum is
-// left to whoever has the virtio header.
+// left to the reader of the virtio header.
 func tcpPacket(size int) []byte {
 	p := make([]byte, size)
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP

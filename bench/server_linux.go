@@ -12,7 +12,7 @@ import (
 // The ports of the server, one for each kind of load.
 const (
 	portSink   = 7001 // reads all there is
-	portSource = 7002 // writes for as long as somebody reads
+	portSource = 7002 // writes until the client closes
 	portEcho   = 7003 // answers each request with as many bytes
 	portOnce   = 7004 // answers one, and closes
 	portHold   = 7005 // as portEcho, for many that are idle

@@ -98,7 +98,7 @@ func (e *Endpoint) write(w *writer, hash uint32, o *Offload) error {
 }
 
 func (e *Endpoint) release(w *writer) {
-	clear(w.bufs) // hold on to nobody's packet
+	clear(w.bufs) // keep no packet from being freed
 	e.writers.Put(w)
 }
 

@@ -34,7 +34,7 @@ func TestIngressVerdicts(t *testing.T) {
 	header.IPv4(fragment).SetFlagsFragmentOffset(header.IPv4FlagMoreFragments, 0)
 	header.IPv4(fragment).SetChecksum(0)
 	header.IPv4(fragment).SetChecksum(^header.IPv4(fragment).CalculateChecksum())
-	// A datagram that ends before its IP packet does; the rest is nobody's.
+	// A datagram that ends before its IP packet does; the rest is padding.
 	short := udpPacket(v4a, v4b, []byte("datagram"))
 	short = ipPacket(v4a.Addr(), v4b.Addr(), header.UDPProtocolNumber, append(short[20:], "trailer"...))
 	lie := bytes.Clone(tcp4)

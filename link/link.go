@@ -163,8 +163,8 @@ func (e *Endpoint) Attach(d stack.NetworkDispatcher) {
 		cancel()
 	}
 	e.late.Close()
-	// The device's own close error has nobody to go to: it is the last that is
-	// done with it, and what it held is freed either way.
+	// The last reader or writer closes the device, so no caller could get the
+	// error. What the device held is freed either way.
 	_ = e.dev.Close()
 	e.wg.Wait()
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // VNetHdrLen is the size of struct virtio_net_hdr (linux/virtio_net.h), the
-// form that a TUN uses unless told otherwise.
+// form that a TUN uses by default.
 const VNetHdrLen = 10
 
 // Segmentation types of struct virtio_net_hdr.
@@ -101,8 +101,8 @@ func egressOffload(pkt *stack.PacketBuffer) Offload {
 	return o
 }
 
-// ingressGSO is how a packet's segment size travels to whoever takes the
-// packet: gVisor leaves GSOOptions alone on ingress.
+// ingressGSO is how a packet's segment size travels to the
+// packet's handler: gVisor leaves GSOOptions alone on ingress.
 func ingressGSO(o *Offload) stack.GSO {
 	if o.GSOType == GSONone {
 		return stack.GSO{}

@@ -22,7 +22,7 @@ type Goal struct {
 
 // goals are netstackd's targets, in words and in numbers. A comparison is the
 // median of the runs' own ratios; with several programs, or several MTUs of
-// one, that with whoever does best counts.
+// one, that with the best other program counts.
 func goals(r *bench.Report) []Goal {
 	g := &gauge{report: r}
 	ofKernel := map[string]float64{"up1": 0.5, "up8": 0.6, "down1": 0.5, "down8": 0.5}

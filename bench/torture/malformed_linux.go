@@ -115,7 +115,7 @@ func spoil(b []byte, r *rand.Rand) []byte {
 		for range 1 + r.IntN(8) {
 			b[r.IntN(len(b))] ^= 1 << r.IntN(8)
 		}
-	case 6: // the sender is whom it speaks to, loopback, multicast or nobody
+	case 6: // the source is the destination, loopback, multicast, unspecified or broadcast
 		if b[0]>>4 == 4 {
 			copy(b[12:16], [][]byte{b[16:20], {127, 0, 0, 1}, {224, 0, 0, 1}, {0, 0, 0, 0}, {255, 255, 255, 255}}[r.IntN(5)])
 		}

@@ -12,7 +12,7 @@ import (
 // The ports of the servers on B.
 const (
 	portEcho   = 7000 // TCP and UDP: sends back what comes
-	portSource = 7001 // writes for as long as somebody reads
+	portSource = 7001 // writes until the client closes
 	portStuck  = 7002 // takes connections and never reads
 	portProxy  = 1080 // the upstream of the rows that have one
 )

@@ -191,7 +191,7 @@ func TestIntegrationTrouble(t *testing.T) {
 	}
 }
 
-// --tun-fd adopts a TUN that somebody else opened, with and without offloads.
+// --tun-fd adopts a TUN that another program opened, with and without offloads.
 func TestIntegrationTUNFd(t *testing.T) {
 	testnet.RequireTool(t, "curl")
 	for _, flags := range []uint16{0, unix.IFF_VNET_HDR} {

@@ -201,7 +201,7 @@ print("big" if mss > 9000 else mss)
 	})
 }
 
-// complains reports whether ping was told of an MTU.
+// complains reports whether ping reported an MTU.
 func complains(out string) bool {
 	return strings.Contains(out, "Frag needed") || strings.Contains(out, "too big") || strings.Contains(out, "too long") ||
 		strings.Contains(out, "error")

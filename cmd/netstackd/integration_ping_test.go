@@ -22,7 +22,7 @@ func wantPing(t *testing.T, h *testnet.Host, addr netip.Addr, count int, args ..
 }
 
 // The stack answers for itself; any other destination answers for real, or
-// nobody does.
+// there is no answer.
 func TestIntegrationPing(t *testing.T) {
 	testnet.RequireTool(t, "ping", "nft")
 	n, _ := startRouted(t, "--route", "10.77.0.99/32", "--route", "fd77::99/128")

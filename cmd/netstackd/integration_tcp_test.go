@@ -132,7 +132,7 @@ func TestIntegrationHalfClose(t *testing.T) {
 	})
 }
 
-// A half that is quiet for a while after the other's FIN is not cut.
+// A half that is quiet for seconds after the other's FIN is not cut.
 func TestIntegrationHalfCloseQuiet(t *testing.T) {
 	t.Parallel()
 	n, _ := startRouted(t)

@@ -17,7 +17,7 @@
 // beside it when it is slow. The first good answer wins. UDP is tried first; TCP
 // where the answer was cut, where UDP fails, which is how an upstream without
 // UDP shows, and where a nameserver doesn't keep the case of letters. TCP
-// connections are kept for a while, with many queries under way on each
+// connections are kept for the next queries, with many under way on each
 // (RFC 7766). A query that was captured on its way to another nameserver is asked
 // that one first. Everything goes through the Dialer; there is no other way out.
 // When nothing answers, the program gets SERVFAIL, before it gives up itself.

@@ -153,7 +153,7 @@ func TestServerNext(t *testing.T) {
 	}
 }
 
-// When nothing answers, the program is told so: at once where that is clear,
+// When nothing answers, the program gets SERVFAIL: at once where that is clear,
 // else before it gives up.
 func TestServerFails(t *testing.T) {
 	closed := func() netip.AddrPort {

@@ -65,7 +65,7 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// What isn't a question to forward is told so, or ignored.
+// What isn't a question to forward gets an error, or is ignored.
 func TestServerRefuses(t *testing.T) {
 	ns := newNameserver(t, records(1))
 	s := serve(t, &dialer{}, dns.Config{}, ns)

@@ -129,8 +129,8 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	}
 }
 
-// lateError reports whether err is an ICMP error for an answer that nobody
-// waited for any more, which the socket outlives.
+// lateError reports whether err is an ICMP error for an earlier
+// answer, whose client was gone. The socket stays usable.
 func lateError(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EMSGSIZE} {
 		if errors.Is(err, errno) {

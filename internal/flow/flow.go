@@ -2,8 +2,8 @@
 // each TCP connection, UDP mapping and ping, with its ends, its byte counters
 // and a way to end it. Limits, drain and statistics stand on it.
 //
-// A Flow is opened by whoever accepted the traffic and closed by whoever ends
-// it last. Counting is lock-free; opening and closing take one short lock of
+// A Flow is opened by the inbound that accepted the traffic and closed by its
+// last owner. Counting is lock-free; opening and closing take one short lock of
 // one of a few shards, so that flows on different cores do not meet.
 //
 // A connection is pending until it has both its ends: while its destination is

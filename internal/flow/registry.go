@@ -168,7 +168,7 @@ func (r *Registry) Spare() bool {
 }
 
 // maxReclaims bounds how many flows one new one may cost. More than one is
-// needed when the first place that comes free goes to somebody else.
+// needed when the first place that comes free goes to another caller.
 const maxReclaims = 4
 
 // enter takes a place among the flows, if there is one, and returns how many

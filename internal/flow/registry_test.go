@@ -219,7 +219,7 @@ func TestRegistryConcurrent(t *testing.T) {
 }
 
 // Flows that are killed while they change owner or close are killed once by
-// whoever owns them, or not at all, and the registry ends up empty.
+// their owner, or not at all, and the registry ends up empty.
 func TestFlowKillRaces(t *testing.T) {
 	r := flow.NewRegistry(flow.Config{})
 	for range 300 {
@@ -250,7 +250,7 @@ func TestRegistryChangedAndSetLimit(t *testing.T) {
 	r := flow.NewRegistry(flow.Config{Changed: func(n int) { seen = append(seen, n) }})
 	a, _ := r.Open(flow.Meta{}, nil)
 	b, _ := r.Open(flow.Meta{}, nil)
-	r.SetLimit(1) // below what is open: nobody is thrown out
+	r.SetLimit(1) // below what is open: no flow is killed for it
 	if _, err := r.Open(flow.Meta{}, nil); !errors.Is(err, flow.ErrLimit) {
 		t.Fatalf("above the limit: %v", err)
 	}

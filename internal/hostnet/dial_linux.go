@@ -22,8 +22,8 @@ func (d *Dialer) dialAddr(ctx context.Context, m *flow.Meta, network string, dst
 	}
 	var c *TCPConn
 	var err error
-	// A socket may get its own destination for its port, and is then connected
-	// to itself (simultaneous open, RFC 9293 3.5): that is nobody's wish.
+	// The kernel may pick the destination port as the source port. The socket is
+	// then connected to itself (simultaneous open, RFC 9293 §3.5): close and retry.
 	for range 3 {
 		if c, err = d.connect(ctx, m, dst); err != nil || c.local != c.remote {
 			break
@@ -162,7 +162,7 @@ func keepAlive(fd int, k net.KeepAliveConfig) error {
 	}
 	// A peer that has yet to acknowledge something is not probed. The kernel
 	// gives it up after 15 retransmissions (net.ipv4.tcp_retries2): no more than
-	// the interval apart, where it can be told so.
+	// the interval apart, where there is an option for it.
 	longest := min(max(k.Interval, time.Second), 2*time.Minute)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, tcpRTOMaxMS, int(longest.Milliseconds()))
 	return nil

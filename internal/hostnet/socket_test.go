@@ -201,7 +201,7 @@ func TestIntegrationPing(t *testing.T) {
 	}
 	loopbackUp(t)
 	d := hostnet.New(hostnet.Config{})
-	for _, groups := range []string{"1\t0", "0\t0"} { // nobody; root
+	for _, groups := range []string{"1\t0", "0\t0"} { // no group; root's
 		if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(groups), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -382,7 +382,7 @@ func TestHalfCloseAndReset(t *testing.T) {
 	}
 }
 
-// A connection that nobody has waited on gives its descriptor away, and is
+// A connection that was not waited on gives its descriptor away, and is
 // over; another keeps it.
 func TestDetach(t *testing.T) {
 	l, err := hostnet.ListenLocal(t.Context(), "127.0.0.1:0", keepAlive)

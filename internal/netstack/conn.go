@@ -103,7 +103,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	for done < len(b) {
 		var p slicePayload
 		n, err := c.wait(&c.write, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, func() (int, error) {
-			// Anew each time: gVisor empties it before it looks whether another
+			// Set on each try: gVisor empties it before it looks whether another
 			// writer has left room.
 			p = slicePayload(b[done:])
 			n, terr := c.ep.Write(&p, tcpip.WriteOptions{})

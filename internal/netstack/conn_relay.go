@@ -23,9 +23,9 @@ type relayState struct {
 }
 
 // Watch makes notify the listener to the connection's readiness, in bits of
-// epoll (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR), each told when it
+// epoll (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR), each reported when it
 // becomes true. It runs under the endpoint's lock: it must not block, nor call
-// the connection. What is ready already is told before Watch returns.
+// the connection. What is ready already is reported before Watch returns.
 func (c *Conn) Watch(notify func(events uint32)) {
 	c.relay.notify = notify
 	c.relay.entry.Init(c, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr|waiter.EventRdHUp)

@@ -85,8 +85,8 @@ func TestConnAddresses(t *testing.T) {
 	}
 }
 
-// A reset breaks a connection whatever was closed before, and is told for as
-// long as anybody asks.
+// A reset breaks a connection whatever was closed before, and every later call
+// reports it.
 func TestConnReset(t *testing.T) {
 	for _, fin := range []string{"none", "client", "server", "both"} {
 		t.Run(fin, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestConnCloseUnblocks(t *testing.T) {
 		}()
 		go func() {
 			for {
-				if _, err := client.Write(make([]byte, 1<<20)); err != nil { // nobody reads
+				if _, err := client.Write(make([]byte, 1<<20)); err != nil { // there is no reader
 					done <- err
 					return
 				}

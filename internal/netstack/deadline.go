@@ -28,7 +28,7 @@ func (d *deadlines) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// deadline is a point in time that can be moved while somebody waits for it.
+// deadline is a point in time that can be moved while goroutines wait for it.
 // The zero value never passes and holds nothing.
 type deadline struct {
 	mu     sync.Mutex
@@ -51,7 +51,7 @@ func (d *deadline) set(t time.Time) {
 		d.passed = make(chan struct{})
 	}
 	select {
-	case <-d.passed: // the old one has passed: waiters of the new one start anew
+	case <-d.passed: // the old one has passed: waiters of the new one need another channel
 		d.passed = make(chan struct{})
 	default:
 	}

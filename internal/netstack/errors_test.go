@@ -78,7 +78,7 @@ func TestErrno(t *testing.T) {
 			t.Errorf("%T: %v, want %v", terr, got, want)
 		}
 	}
-	// Waiting is no error to be told anybody, so it has no errno.
+	// Waiting is no error for a caller, so it has no errno.
 	var errno syscall.Errno
 	if err := netstack.Errno(&tcpip.ErrWouldBlock{}); err == nil || errors.As(err, &errno) {
 		t.Errorf("would block: %v", err)

@@ -77,7 +77,7 @@ func (f *front) handleIPv4(pkt *stack.PacketBuffer) {
 	if h.HeaderLength() != header.IPv4MinimumSize || h.More() || h.FragmentOffset() != 0 {
 		if f.forwardable(h.SourceAddress(), h.DestinationAddress()) {
 			if h.More() || h.FragmentOffset() != 0 {
-				pkt.RXChecksumValidated = false // nobody has seen the whole
+				pkt.RXChecksumValidated = false // the whole is not validated
 			}
 			f.NetworkEndpoint.HandlePacket(pkt)
 		}
@@ -118,7 +118,7 @@ func (f *front) handleIPv6(pkt *stack.PacketBuffer) {
 	if !f.direct(proto, dst) {
 		if f.forwardable(src, dst) {
 			if fragment6(pkt, proto) {
-				pkt.RXChecksumValidated = false // nobody has seen the whole
+				pkt.RXChecksumValidated = false // the whole is not validated
 			}
 			f.NetworkEndpoint.HandlePacket(pkt)
 		}
@@ -200,7 +200,7 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 	}
 }
 
-// udp hands a datagram to whoever takes it. Own addresses have sockets in the
+// udp hands a datagram to its handler. Own addresses have sockets in the
 // stack, which know nothing of trains: those are taken apart first.
 func (f *front) udp(pkt *stack.PacketBuffer, src, dst tcpip.Address) {
 	if !parse.UDP(pkt) || !udpChecksumValid(pkt, src, dst) {

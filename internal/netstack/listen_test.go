@@ -64,7 +64,7 @@ func TestListenerClose(t *testing.T) {
 	_, err := app.DialContext(t.Context(), nil, "tcp", at.String())
 	isErr(t, err, syscall.ECONNREFUSED)
 
-	// What nobody accepted is reset.
+	// A connection that was not accepted is reset.
 	l = listen(t, own, at)
 	c := dial(t, app, at)
 	l.Close()

@@ -26,7 +26,7 @@ var (
 	ownV4 = netip.MustParsePrefix("10.0.0.2/24")
 	ownV6 = netip.MustParsePrefix("fd00::2/64")
 
-	// foreign are destinations that nobody has.
+	// foreign are destinations outside both prefixes.
 	foreignV4 = netip.MustParseAddr("192.0.2.7")
 	foreignV6 = netip.MustParseAddr("2001:db8::7")
 )

@@ -4,8 +4,8 @@
 // The stack has addresses of its own, on which it listens like any host. All
 // other destinations are foreign: their TCP connections are offered to a
 // handler as Requests, their UDP and ICMP packets to a PacketHandler, before
-// any endpoint exists. How that stays independent of the number of
-// destinations is told at type front.
+// any endpoint exists. Type front describes how that stays
+// independent of the number of destinations.
 //
 // Conn, Listener and PacketConn are gVisor endpoints as net.Conn and so on,
 // with errors that are errnos.
@@ -205,9 +205,8 @@ func (s *Stack) Close() error {
 	return nil
 }
 
-// join waits for the handlers of requests. One that was about to complete a
-// handshake may have begun to after gVisor ended all that it knew of, and
-// nobody will answer it any more.
+// join waits for the handlers of requests. A handler may have begun to complete a
+// handshake after gVisor ended its endpoints; no answer will come to that one.
 func (s *Stack) join() {
 	joined := make(chan struct{})
 	go func() {

@@ -91,7 +91,7 @@ func (c *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// WaitRead waits until a datagram can be read, so that whoever waits needs no
+// WaitRead waits until a datagram can be read, so that a waiting reader needs no
 // buffer yet. Its errors are ReadFrom's.
 func (c *PacketConn) WaitRead() error {
 	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)

@@ -13,7 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Request is a SYN for a foreign address that nobody has answered yet. Exactly
+// Request is a SYN for a foreign address that is not answered yet. Exactly
 // one of Accept, Refuse, Ignore and Unreachable ends it; until then the
 // application's repeated SYNs are ignored.
 type Request struct {

@@ -18,11 +18,11 @@ func (f *front) WritePacket(r *stack.Route, params stack.NetworkHeaderParams, pk
 // keepWindow advertises one unit of the receive window less than gVisor does,
 // so that the window's right edge never moves back.
 //
-// gVisor keeps the edge as a sequence number, but tells it as a distance that is
+// gVisor keeps the edge as a sequence number, but sends it as a distance that is
 // rounded down to the window scale's unit (RFC 7323 2.2), and accepts only what
-// begins within that distance. As data arrives, the rounding moves the told edge
+// begins within that distance. As data arrives, the rounding moves the sent edge
 // by up to a unit, back and forth. A peer that has sent up to the furthest edge
-// is then past the last one told, and all that it sends is dropped, with its
+// is then past the last one sent, and all that it sends is dropped, with its
 // acknowledgements: when the window stays closed, because the reader waits for
 // the other direction, neither direction ever moves again. One unit less is
 // always within what gVisor accepts.

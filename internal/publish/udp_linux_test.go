@@ -279,7 +279,7 @@ func TestUDPIdle(t *testing.T) {
 	}
 }
 
-// A closed port costs one look for the server in a while, however many clients
+// A closed port costs one look for the server in each interval, however many clients
 // ask. When the server is there, they reach it.
 func TestUDPNoServer(t *testing.T) {
 	r := newRig(t, "127.0.0.1", nil, nil)

@@ -43,10 +43,10 @@ func (r *Relay) joinCopy(f *flow.Flow, in, out net.Conn, inPrefix, outPrefix []b
 	}()
 }
 
-// watchEnd calls abort when a connection in the stack is reset, which after its
-// FIN nobody would hear of who does not write to it. The function that it
-// returns is for when both directions have ended: it waits until the
-// connection is settled.
+// watchEnd calls abort when a connection in the stack is reset. After its FIN, no
+// read reports a reset, and only a write would. When both directions have ended,
+// the caller calls the function that it returns: that waits until the connection
+// is settled.
 func (r *Relay) watchEnd(c net.Conn, abort func()) (settle func()) {
 	ep, ok := c.(Endpoint)
 	if !ok {

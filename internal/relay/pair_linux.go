@@ -38,8 +38,8 @@ const bulkMove = 128 << 10
 // errBudget says that there is more to move than one run may.
 var errBudget = errors.New("relay: budget spent")
 
-// signals is what is known of an end's readiness. Events are told from
-// anywhere; the flags belong to the task.
+// signals is what is known of an end's readiness. Any goroutine may report
+// events; the flags belong to the task.
 type signals struct {
 	task   *epoll.Task
 	events atomic.Uint32

@@ -46,9 +46,8 @@ const socketEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLL
 // there: by duplicating it, the one way there is. Without a descriptor left it
 // stays in both.
 //
-// Urgent data is told from the rest nowhere beyond here, and would hide what
-// follows it from splice and SIOCINQ: it is taken in line (tcp(7)). Without
-// that, such a flow would be slower.
+// SO_OOBINLINE: urgent data would otherwise block splice, and hide what follows it
+// from SIOCINQ (tcp(7)). If the option fails, such a flow is slower.
 func (e *socketEnd) watch() (err error) {
 	if s, ok := e.conn.(Socket); ok && s.Detach() {
 		e.conn = nil
@@ -61,10 +60,9 @@ func (e *socketEnd) watch() (err error) {
 	return err
 }
 
-// becomeBulk is for an end that much goes through. While its task is at work,
-// more data and more room keep coming, and each time the kernel would wake a
-// thread to be told so: from now on the task says what it waits for, each time
-// that it is done.
+// becomeBulk is for an end that moves many bytes. While its task works, more data
+// and more room keep coming, and each event would wake a thread. From now on the
+// task arms the events that it waits for, each time that it is done.
 func (e *socketEnd) becomeBulk() { e.bulk = !e.hungUp }
 
 // await has a bulk end's watch wait for what its flow can't go on without: that

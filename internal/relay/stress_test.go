@@ -145,7 +145,7 @@ func (s *stream) receive(turns *turns, c peer) {
 	}
 }
 
-// turns stalls readers, each until the others have got on for a while or
+// turns stalls readers, each until the others have made progress or
 // cannot: it stands in for time.
 type turns struct {
 	mu      sync.Mutex

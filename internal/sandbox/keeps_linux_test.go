@@ -53,7 +53,7 @@ func TestIntegrationKeeps(t *testing.T) {
 			w.Close()
 			got := make([]byte, 64)
 			n := 0
-			for { // to its end: nobody else may hold the other end
+			for { // to its end: no other process may hold the other end
 				m, err := r.Read(got[n:])
 				n += m
 				if err != nil {

@@ -96,7 +96,7 @@ func TestIntegrationPingSocket(t *testing.T) {
 	}
 }
 
-// Connections leave by the TUN and by whoever dials at its other end; servers on
+// Connections leave by the TUN and by the dialer at its other end; servers on
 // the caller's loopback are reached only so. All is refused with IPv6 off.
 func TestIntegrationConnect(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
@@ -193,7 +193,7 @@ c.recv(1)
 	if got := string(rest); got != "published: *net.TCPConn hello from inside\n" {
 		t.Errorf("%q", got)
 	}
-	// Nobody listens: the errno comes through.
+	// The port is closed: the errno comes through.
 	r := run(t, withInput(asUser(t, open, "-job=false", "-publish", "81", "sleep", "1"), "now\n"))
 	if !strings.Contains(r.out, "connection refused") {
 		t.Errorf("%+v", r)

@@ -23,7 +23,7 @@ import (
 const probeTimeout = 5 * time.Second
 
 // probeAddrs is where the helper connects to: documentation addresses (RFC 5737,
-// RFC 3849), which nobody has, so that only a default route leads there.
+// RFC 3849), which no host has, so that only a default route leads there.
 func probeAddrs() []netip.Addr {
 	return []netip.Addr{
 		netip.AddrFrom4([4]byte{192, 0, 2, 1}),

@@ -75,7 +75,7 @@ type command struct {
 	parent  int // netstackd
 	running bool
 	status  int
-	ending  <-chan time.Time // set once all has been told to end: what is left is killed then
+	ending  <-chan time.Time // set once all were asked to end: what is left is killed then
 	kills   int
 }
 
@@ -86,7 +86,7 @@ func (c *command) changed(w waited) {
 	case w.status.Stopped():
 		_ = c.conn.send(message{Op: opStopped, Signal: int(w.status.StopSignal())})
 	case w.status.Continued():
-		// Somebody continued the command alone: netstackd stopped for it.
+		// The command alone was continued. netstackd stopped for it: continue that too.
 		if unix.Getppid() == c.parent {
 			_ = unix.Kill(c.parent, unix.SIGCONT)
 		}

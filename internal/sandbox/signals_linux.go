@@ -71,7 +71,7 @@ type relay struct {
 
 const (
 	// relayDelay is how long the helper's copy of a signal may take, once
-	// netstackd has told of its own. The kernel sends both in one go.
+	// netstackd has reported its own. The kernel sends both in one go.
 	relayDelay = 100 * time.Millisecond
 	// relayMemory is how long a copy of the helper's waits for netstackd's. One
 	// that stops waits for ever: the command may have stopped, and netstackd with

@@ -216,7 +216,7 @@ func (s *Sandbox) TUN() []int {
 
 // DNS hands over sockets on the sandbox's loopback: for each nameserver that
 // the host's resolv.conf has on the host's loopback, such as 127.0.0.53, and on
-// 127.0.0.1 and ::1 when it names none. Whoever asks there, because the program
+// 127.0.0.1 and ::1 when it names none. A program that asks there, because it
 // doesn't read resolv.conf or because there is none to lay ours over, is served
 // like one that asks the stack. The second call returns none.
 func (s *Sandbox) DNS() ([]net.PacketConn, []net.Listener) {

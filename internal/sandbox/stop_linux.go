@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopSelf stops this process as sig would have stopped it had nobody caught it:
-// the shell says what stopped a job, and gives it to $?. It returns when somebody
-// has continued the process.
+// stopSelf stops this process as sig would have stopped it if it were not caught:
+// the shell says what stopped a job, and gives it to $?. It returns when
+// the process is continued.
 func stopSelf(sig unix.Signal) {
 	if !stops(sig) {
 		_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)

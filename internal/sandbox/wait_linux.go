@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hangTime is what the helper gets, beyond what it was told to wait for, before
+// hangTime is what the helper gets, beyond the grace that it was given, before
 // it is taken for hung.
 const hangTime = 10 * time.Second
 

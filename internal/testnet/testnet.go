@@ -98,7 +98,7 @@ func (n *Network) await(t testing.TB) {
 	for _, f := range Families() {
 		for _, pair := range [][2]*Host{{n.A, n.B}, {n.B, n.A}} {
 			Eventually(t, 10*time.Second, "the hosts reach each other", func() bool {
-				const closed = 1 // nobody listens: the answer is a refusal
+				const closed = 1 // no server there: the answer is a refusal
 				_, err := pair[0].DialTimeout("tcp", netip.AddrPortFrom(pair[1].Addr(f), closed).String(), 200*time.Millisecond)
 				return errors.Is(err, syscall.ECONNREFUSED)
 			})

@@ -137,8 +137,8 @@ func TestPairAllocates(t *testing.T) {
 	}
 }
 
-// TestInjectWaits checks that Inject gives up with its context when nobody
-// reads, and with the device.
+// TestInjectWaits checks that Inject returns when its context ends and
+// no reader has come, and when the device closes.
 func TestInjectWaits(t *testing.T) {
 	d := tuntest.New(tuntest.Config{Depth: 1})
 	ctx, cancel := context.WithCancel(t.Context())
