@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	"netstackd/internal/config"
 	"netstackd/internal/netcfg"
@@ -32,6 +34,30 @@ func sandboxRoutes(cfg config.Config, sb *sandbox.Sandbox) *route.Table {
 // destinations returns the rules on destinations that the flags ask for.
 func destinations(cfg config.Config) route.Config {
 	return route.Config{NoIPv6: cfg.NoIPv6, BlockLAN: cfg.Exec.BlockLAN, Allow: cfg.Exec.Allow}
+}
+
+// nat64Wait is how long the start waits for the network's first answer about
+// NAT64.
+const nat64Wait = 500 * time.Millisecond
+
+// learnNAT64 has the rules follow the NAT64 prefixes of the host's network, where
+// they depend on them, and waits a moment for the first answer.
+func (e *engine) learnNAT64(ctx context.Context, cfg config.Config, c carriage) {
+	if c.host == nil || cfg.NoIPv6 || !cfg.Exec.BlockLAN && len(cfg.Exec.Allow) == 0 {
+		return
+	}
+	known := make(chan struct{})
+	follow, cancel := context.WithCancel(context.Background())
+	e.onClose(cancel)
+	e.serve(func() error {
+		e.routes.FollowNAT64(follow, c.host.LookupNetIP, known)
+		return nil
+	})
+	select {
+	case <-known:
+	case <-time.After(nat64Wait):
+	case <-ctx.Done():
+	}
 }
 
 // addrPorts returns where listeners listen.

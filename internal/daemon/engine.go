@@ -52,7 +52,7 @@ type engine struct {
 
 	memory      *memory
 	maxFlows    int
-	spareClient atomic.Pointer[func() bool] // ends a SOCKS or HTTP client without a flow
+	evictClient atomic.Pointer[func() bool] // ends a SOCKS or HTTP client without a flow
 	reclaim     reclaim
 	serving     sync.WaitGroup
 	failed      chan error // the first failure of a goroutine
@@ -97,7 +97,7 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 		MaxFlows:     e.maxFlows,
 		MaxPerSource: maxPerClient,
 		Remote:       func(a netip.Addr) bool { return e.routes.Remote(a) },
-		Reclaim:      e.spareSession,
+		Reclaim:      e.evictSession,
 		Changed: func(flows int) {
 			e.memory.setFlows(flows)
 			e.reclaim.changed(flows)
@@ -106,17 +106,17 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 	return e, nil
 }
 
-// spareSession ends the datagram session that has been quiet for longest: they
+// evictSession ends the datagram session that has been quiet for longest: they
 // outlive their use by minutes, which no connection should be refused for.
-func (e *engine) spareSession() bool {
+func (e *engine) evictSession() bool {
 	return e.udp != nil && e.udp.Reclaim() || e.echo != nil && e.echo.Reclaim() ||
 		e.published != nil && e.published.Reclaim()
 }
 
-// spareDescriptor ends what can be spared for the descriptor that it has: first
-// what is no flow yet.
-func (e *engine) spareDescriptor() bool {
-	if spare := e.spareClient.Load(); spare != nil && (*spare)() {
+// evictDescriptor frees a descriptor: it ends a client that has no flow yet, or
+// else a flow.
+func (e *engine) evictDescriptor() bool {
+	if evict := e.evictClient.Load(); evict != nil && (*evict)() {
 		return true
 	}
 	return e.flows.Spare()

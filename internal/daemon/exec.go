@@ -12,6 +12,7 @@ import (
 	"netstackd/internal/dns"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netcfg"
+	"netstackd/internal/pcap"
 	"netstackd/internal/sandbox"
 	"netstackd/link"
 	"netstackd/tun"
@@ -75,7 +76,9 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *sl
 	}
 	var dev link.Device = tunDev
 	if cfg.Exec.Pcap != "" {
-		record, perr := newCapture(dev, cfg.Exec.Pcap, log)
+		record, perr := pcap.Record(dev, cfg.Exec.Pcap, func(err error) {
+			log.Warn("--pcap: the capture lacks all packets from here on", "err", err)
+		})
 		if perr != nil {
 			tunDev.Close()
 			return 0, fmt.Errorf("--pcap: %w", perr)
@@ -101,6 +104,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *sl
 		NoIPv6:      cfg.NoIPv6,
 		Permit:      e.routes.PermitAddr,
 		KeepAlive:   cfg.KeepAlive,
+		Evict:       e.evictDescriptor,
 	})
 	if err := out.Check(ctx); err != nil {
 		return 0, err

@@ -106,8 +106,8 @@ func (f *frontend) start() {
 	onStack := socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg)
 
 	// Connections of the stack have no descriptor.
-	spare := onHost.Spare
-	e.spareClient.Store(&spare)
+	evict := onHost.Spare
+	e.evictClient.Store(&evict)
 	f.serve(ctx, onHost, f.host)
 	f.serve(ctx, onStack, f.stack)
 

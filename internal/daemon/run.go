@@ -62,6 +62,7 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 		KeepAlive:   cfg.KeepAlive,
 		Nameservers: host.Nameservers,
 		Permit:      e.routes.PermitAddr,
+		Evict:       e.evictDescriptor,
 	})
 	if err := out.Check(ctx); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (e *engine) carry(cfg config.Config, out *hostnet.Dialer, loop *loop) (carr
 		urls = append(urls, u.String())
 		direct = direct && u.String() == "direct"
 	}
-	via, err := socks.Via(&sparing{out, e.spareDescriptor}, urls...)
+	via, err := socks.Via(out, urls...)
 	if err != nil {
 		return carriage{}, err
 	}

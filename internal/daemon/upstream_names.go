@@ -33,7 +33,7 @@ func judgeNames(ctx context.Context, cfg config.Config, table *route.Table, name
 const addressesHereLimit = 2 * time.Second
 
 // addressesHere are the addresses of a host that are this host's own.
-func addressesHere(ctx context.Context, host string, find lookup, local func(netip.Addr) bool) []netip.Addr {
+func addressesHere(ctx context.Context, host string, find route.Lookup, local func(netip.Addr) bool) []netip.Addr {
 	ctx, cancel := context.WithTimeout(ctx, addressesHereLimit)
 	defer cancel()
 	var addrs []netip.Addr
@@ -60,7 +60,7 @@ const (
 
 // knownNames looks names up and remembers them for a moment.
 type knownNames struct {
-	find lookup
+	find route.Lookup
 
 	mu    sync.Mutex
 	names map[string]knownName

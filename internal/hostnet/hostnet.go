@@ -55,6 +55,9 @@ type Config struct {
 	// it returns an error are not dialed; when none is left, the error is that
 	// of the dial. Literal addresses are not asked about. Nil permits all.
 	Permit func(m *flow.Meta, dst netip.AddrPort) error
+	// Evict is called when a dial finds no free descriptor. It ends something that
+	// has one, and reports whether there was anything to end. Nil evicts nothing.
+	Evict func() bool
 }
 
 const defaultDialTimeout = 10 * time.Second
@@ -106,7 +109,9 @@ func (d *Dialer) Check(ctx context.Context) error {
 // address, the errno of connect(2), or one that errors.Is takes for
 // context.DeadlineExceeded when DialTimeout or ctx ran out.
 func (d *Dialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
-	return d.DialBy(ctx, m, network, address, d.dialLiteral)
+	return dialEvicting(ctx, d.cfg.Evict, func() (net.Conn, error) {
+		return d.DialBy(ctx, m, network, address, d.dialLiteral)
+	})
 }
 
 // dialLiteral connects to an address whose host is no name, or one that only

@@ -1,8 +1,10 @@
 package route
 
 import (
+	"context"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // NAT64Name is the name whose AAAA records show the NAT64 prefixes of a network
@@ -41,3 +43,32 @@ func knownIPv4Only(a netip.Addr) bool {
 // SetNAT64 replaces the NAT64 prefixes of the network, besides the well-known
 // one.
 func (t *Table) SetNAT64(list []netip.Prefix) { t.nat64.Store(&list) }
+
+// nat64Interval is how often a network is asked for its NAT64 prefixes: the host
+// may have moved to another network.
+const nat64Interval = 5 * time.Minute
+
+// Lookup looks up the addresses of a name. The network is ip, ip4 or ip6.
+type Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+// FollowNAT64 keeps the table's NAT64 prefixes those of the network, which lookup
+// asks, until ctx ends. It closes known after the first answer or failure. When a
+// later lookup fails, the last answer holds.
+func (t *Table) FollowNAT64(ctx context.Context, lookup Lookup, known chan<- struct{}) {
+	again := time.NewTicker(nat64Interval)
+	defer again.Stop()
+	for {
+		if addrs, err := lookup(ctx, "ip6", NAT64Name); err == nil {
+			t.SetNAT64(NAT64Prefixes(addrs))
+		}
+		if known != nil {
+			close(known)
+			known = nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

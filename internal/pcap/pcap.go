@@ -1,10 +1,11 @@
-package daemon
+// Package pcap records the packets of a device in a file, in the pcap format
+// (draft-ietf-opsawg-pcap).
+package pcap
 
 import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -12,12 +13,11 @@ import (
 	"netstackd/link"
 )
 
-// capture is a device that writes down every packet that passes it, in the
-// pcap format (draft-ietf-opsawg-pcap). What the kernel has not segmented yet
-// is written as the one packet that it still is.
-type capture struct {
+// Device is a device whose packets are recorded. A super-packet, which the kernel
+// has not segmented yet, is recorded as one packet.
+type Device struct {
 	link.Device
-	log *slog.Logger
+	failed func(error)
 
 	mu   sync.Mutex
 	file *os.File // nil once closed
@@ -26,26 +26,26 @@ type capture struct {
 }
 
 const (
-	pcapMagic   = 0xa1b23c4d // times in nanoseconds
-	pcapSnapLen = 262144
-	pcapRaw     = 101 // LINKTYPE_RAW: IPv4 or IPv6, by the version nibble
+	magic   = 0xa1b23c4d // times in nanoseconds
+	snapLen = 262144
+	raw     = 101 // LINKTYPE_RAW: IPv4 or IPv6, by the version nibble
 )
 
-// newCapture writes dev's packets to a new file, which the device's Close
-// completes. A write that fails ends the capture and not the traffic; it is
-// logged at once, and Err has it in the end.
-func newCapture(dev link.Device, path string, log *slog.Logger) (*capture, error) {
+// Record writes dev's packets to a new file, which Close completes. A write that
+// fails ends the recording and not the traffic: failed is called with the error
+// at once, and Err returns it.
+func Record(dev link.Device, path string, failed func(error)) (*Device, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	c := &capture{Device: dev, log: log, file: file, w: bufio.NewWriterSize(file, 1<<20)}
-	h := binary.NativeEndian.AppendUint32(nil, pcapMagic)
+	c := &Device{Device: dev, failed: failed, file: file, w: bufio.NewWriterSize(file, 1<<20)}
+	h := binary.NativeEndian.AppendUint32(nil, magic)
 	h = binary.NativeEndian.AppendUint16(h, 2)
 	h = binary.NativeEndian.AppendUint16(h, 4)
 	h = append(h, make([]byte, 8)...) // time zone and accuracy: both 0
-	h = binary.NativeEndian.AppendUint32(h, pcapSnapLen)
-	h = binary.NativeEndian.AppendUint32(h, pcapRaw)
+	h = binary.NativeEndian.AppendUint32(h, snapLen)
+	h = binary.NativeEndian.AppendUint32(h, raw)
 	if _, err := c.w.Write(h); err != nil {
 		file.Close()
 		return nil, err
@@ -54,7 +54,7 @@ func newCapture(dev link.Device, path string, log *slog.Logger) (*capture, error
 }
 
 // ReadPacket implements link.Device.
-func (c *capture) ReadPacket(queue int, hdr *[link.VNetHdrLen]byte, bufs [][]byte) (int, error) {
+func (c *Device) ReadPacket(queue int, hdr *[link.VNetHdrLen]byte, bufs [][]byte) (int, error) {
 	n, err := c.Device.ReadPacket(queue, hdr, bufs)
 	if err == nil {
 		c.record(bufs, n)
@@ -63,7 +63,7 @@ func (c *capture) ReadPacket(queue int, hdr *[link.VNetHdrLen]byte, bufs [][]byt
 }
 
 // WritePacket implements link.Device.
-func (c *capture) WritePacket(queue int, hdr *[link.VNetHdrLen]byte, bufs [][]byte) error {
+func (c *Device) WritePacket(queue int, hdr *[link.VNetHdrLen]byte, bufs [][]byte) error {
 	size := 0
 	for _, b := range bufs {
 		size += len(b)
@@ -72,7 +72,7 @@ func (c *capture) WritePacket(queue int, hdr *[link.VNetHdrLen]byte, bufs [][]by
 	return c.Device.WritePacket(queue, hdr, bufs)
 }
 
-func (c *capture) record(bufs [][]byte, size int) {
+func (c *Device) record(bufs [][]byte, size int) {
 	now := time.Now()
 	var h [16]byte
 	binary.NativeEndian.PutUint32(h[0:], uint32(now.Unix()))
@@ -93,19 +93,20 @@ func (c *capture) record(bufs [][]byte, size int) {
 		}
 	}
 	if c.err != nil {
-		c.log.Warn("--pcap: the capture lacks all packets from here on", "err", c.err)
+		c.failed(c.err)
 	}
 }
 
-// Err is why the capture is not whole, nil if it is. It is final after Close.
-func (c *capture) Err() error {
+// Err returns why the file is incomplete, nil if it is complete. It is final
+// after Close.
+func (c *Device) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
 // Close implements link.Device.
-func (c *capture) Close() error {
+func (c *Device) Close() error {
 	err := c.Device.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
