@@ -16,20 +16,19 @@ func TestIntegrationUpstreamLoopRefused(t *testing.T) {
 	testnet.RequireTool(t, "microsocks")
 	n := testnet.New(t)
 	startMicrosocks(t, n.A, "1081", "-i", "127.0.0.1")
-	args := append(routes(), "--via", "socks5://127.0.0.1:1081")
-	run(t, n.A.Command(t.Context(), program.Path(t), args...)).
+	run(t, n.A.Command(t.Context(), program.Path(t), "--route", "default", "--via", "socks5://127.0.0.1:1081")).
 		oneLine(t, 1, "--via socks5://127.0.0.1:1081", "microsocks", "--exclude-uid", "--exclude ")
 }
 
-// Where an --exclude may have seen to it and has not, a flow of the upstream's
-// own is refused at once, and a warning says so.
+// Where the upstream may connect elsewhere and does not, a flow of its own is
+// refused at once, and a warning says so.
 func TestIntegrationUpstreamLoopCut(t *testing.T) {
 	testnet.RequireTool(t, "microsocks", "dig")
 	n := testnet.New(t)
 	tcp := n.B.ServeTCP(t, ":0", testnet.Echo)
 	startMicrosocks(t, n.A, "1081", "-i", "127.0.0.1")
 	d := n.A.Start(t, program.Path(t), append(routes(), "--drain", "0s",
-		"--exclude", "192.0.2.0/24", "--via", "socks5://127.0.0.1:1081")...)
+		"--via", "socks5://127.0.0.1:1081")...)
 	before := d.OpenFiles(t)
 	bothFamilies(t, func(t *testing.T, f testnet.Family) {
 		began := time.Now()
@@ -49,6 +48,24 @@ func TestIntegrationUpstreamLoopCut(t *testing.T) {
 	if got := strings.Count(d.Stderr(), "--exclude-uid"); got != 1 {
 		t.Errorf("%d warnings, want 1", got)
 	}
+}
+
+// An upstream on this host that connects to a server elsewhere sends nothing to a
+// captured destination, and works.
+func TestIntegrationUpstreamTunnel(t *testing.T) {
+	testnet.RequireTool(t, "microsocks")
+	n := testnet.New(t)
+	tcp := n.B.ServeTCP(t, ":0", testnet.Echo)
+	startMicrosocks(t, n.B, "1082")
+	n.A.Start(t, program.Path(t), "--drain", "0s", "--tun", "netstackd1", "--address", "198.18.0.5/30",
+		"--socks", "127.0.0.1:1081", "--via", "socks5://10.77.0.2:1082")
+	d := n.A.Start(t, program.Path(t), append(routes(), "--drain", "0s", "--via", "socks5://127.0.0.1:1081")...)
+	bothFamilies(t, func(t *testing.T, f testnet.Family) {
+		n.A.Through(t, tun, 5, 5, func() {
+			exchange(t, dialTCP(t, n.A, dest(f, 1, tcp)), "through the tunnel")
+		})
+	})
+	d.Stop()
 }
 
 // An upstream on this host that is excluded works.

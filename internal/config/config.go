@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"netstackd/internal/netcfg"
@@ -123,6 +124,15 @@ func DefaultExec() Config {
 	c.LogLevel = slog.LevelWarn // stderr belongs to the command
 	c.RouteDefault = true
 	return c
+}
+
+// Routes are the destinations of all --route.
+func (c Config) Routes() []netip.Prefix {
+	routes := slices.Clone(c.Route)
+	if c.RouteDefault {
+		routes = append(routes, netcfg.DefaultRoutes()...)
+	}
+	return routes
 }
 
 // StackAddr is the userspace stack's address for a host address: the next

@@ -111,6 +111,9 @@ func (c Config) validateRoute() error {
 			return usagef("strict", "refuses what goes around --route, and there is none; add --route")
 		}
 	}
+	if routes := c.Routes(); len(routes) > 0 && !netcfg.LeavesAny(routes, c.Exclude, true) && !netcfg.LeavesAny(routes, c.Exclude, false) {
+		return usagef("exclude", "leaves nothing of --route to capture; remove one of them")
+	}
 	for _, p := range c.Route {
 		for _, a := range c.Address {
 			if p.Addr().Is4() == a.Addr().Is4() && p.Contains(a.Addr()) && p.Bits() >= a.Bits() {

@@ -39,7 +39,8 @@ type loop struct {
 const lookAgain = 2 * time.Second
 
 // newLoop returns nil unless traffic is captured and the first upstream is on
-// this host. It fails where the upstream is sure to be captured itself.
+// this host. It fails where the upstream is sure to be captured itself. Of some
+// destinations that is not known: an upstream may connect to a server elsewhere.
 func newLoop(ctx context.Context, cfg config.Config, host *netcfg.Host, names *hostnet.Dialer, log *slog.Logger) (*loop, error) {
 	if len(cfg.Via) == 0 || !cfg.RouteDefault && len(cfg.Route) == 0 {
 		return nil, nil
@@ -59,7 +60,8 @@ func newLoop(ctx context.Context, cfg config.Config, host *netcfg.Host, names *h
 	if len(l.listen) == 0 {
 		return nil, nil
 	}
-	if i := slices.IndexFunc(l.processes(), host.Captures); i >= 0 && len(cfg.Exclude) == 0 {
+	everything := slices.ContainsFunc(cfg.Routes(), func(p netip.Prefix) bool { return p.Bits() == 0 })
+	if i := slices.IndexFunc(l.processes(), host.Captures); i >= 0 && everything && len(cfg.Exclude) == 0 {
 		p := l.procs[i]
 		return nil, fmt.Errorf("--via %s: this upstream is on this host (%s, pid %d, uid %d), and what it sends would be captured and come back to it: "+
 			"run it as a user of its own and add --exclude-uid, or --exclude-cgroup, or --exclude with where it connects to", l.via, p.Name, p.PID, p.UID)

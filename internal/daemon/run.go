@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"netstackd/internal/config"
@@ -47,6 +48,7 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 		return err
 	}
 	defer e.close()
+	warnUncaptured(cfg, log)
 	host, err := netcfg.Open(ctx, dev.Name(), hostConfig(cfg, log))
 	if err != nil {
 		return err
@@ -132,11 +134,17 @@ func (e *engine) carry(cfg config.Config, out *hostnet.Dialer, loop *loop) (carr
 	return carriage{dialer: newUpstreams(via, loop, e.log), loop: loop}, nil
 }
 
-func hostConfig(cfg config.Config, log *slog.Logger) netcfg.Config {
-	routes := cfg.Route
-	if cfg.RouteDefault {
-		routes = append(routes[:len(routes):len(routes)], netcfg.DefaultRoutes()...)
+// warnUncaptured says which address family --exclude leaves nothing of.
+func warnUncaptured(cfg config.Config, log *slog.Logger) {
+	for family, is4 := range map[string]bool{"IPv4": true, "IPv6": false} {
+		of := func(p netip.Prefix) bool { return p.Addr().Is4() == is4 }
+		if routes := cfg.Routes(); slices.ContainsFunc(routes, of) && !netcfg.LeavesAny(routes, cfg.Exclude, is4) {
+			log.Warn("nothing of " + family + " is captured: --exclude covers all that --route names")
+		}
 	}
+}
+
+func hostConfig(cfg config.Config, log *slog.Logger) netcfg.Config {
 	var names []netip.Addr
 	if cfg.RouteDefault {
 		for _, p := range stackAddresses(cfg) {
@@ -146,7 +154,7 @@ func hostConfig(cfg config.Config, log *slog.Logger) netcfg.Config {
 	return netcfg.Config{
 		DNS:            names,
 		Addresses:      cfg.Address,
-		Routes:         routes,
+		Routes:         cfg.Routes(),
 		Excludes:       cfg.Exclude,
 		IncludeUIDs:    cfg.IncludeUID,
 		ExcludeUIDs:    cfg.ExcludeUID,

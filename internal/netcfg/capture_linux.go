@@ -11,12 +11,13 @@ import (
 // capture is what moves traffic into the TUN while it lasts.
 type capture struct {
 	h         *Host
-	releasing bool       // new flows are let go, captured ones still drain
-	cgroups   []*os.File // each keeps one cgroup out
-	services  *os.File   // keeps this host's UDP services answering; nil if it can't
-	resolved  *resolved  // nil unless systemd-resolved was told of us
-	strict    *strict    // nil unless what goes around the capture is refused
-	warned    string     // the obstacle that was logged last
+	releasing bool            // new flows are let go, captured ones still drain
+	cgroups   []*os.File      // each keeps one cgroup out
+	services  *os.File        // keeps this host's UDP services answering; nil if it can't
+	resolved  *resolved       // nil unless systemd-resolved was told of us
+	strict    *strict         // nil unless what goes around the capture is refused
+	warned    string          // the obstacle that was logged last
+	detoured  map[string]bool // the detours that were logged
 }
 
 // Capture moves Config.Routes into the TUN. Call it once the stack serves; it
@@ -38,6 +39,7 @@ func (h *Host) Capture(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("netcfg: capture: %w", permission(errors.Join(err, c.undo())))
 	}
+	c.warnDetours()
 	h.capture = c
 	return nil
 }

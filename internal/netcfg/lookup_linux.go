@@ -12,9 +12,12 @@ import (
 
 // newFlow is a flow of this host that has no source address yet.
 type newFlow struct {
-	dst   netip.Addr
-	uid   uint32
-	proto int
+	dst          netip.Addr
+	uid          uint32
+	proto        int
+	sport, dport uint16 // 0 = not said
+	mark         uint32
+	tos          uint8
 }
 
 // path is where the kernel sends a flow: by which interface, and from which
@@ -41,11 +44,20 @@ func (h *Host) lookUp(q newFlow) (path, error) {
 	if q.dst.Is6() {
 		msg.Family = unix.AF_INET6
 	}
+	msg.Tos = q.tos
 	msg.Dst_len = uint8(q.dst.BitLen())
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, q.dst.AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.RTA_UID, binary.NativeEndian.AppendUint32(nil, q.uid)))
 	req.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{byte(q.proto)}))
+	if q.mark != 0 {
+		req.AddData(nl.NewRtAttr(unix.RTA_MARK, binary.NativeEndian.AppendUint32(nil, q.mark)))
+	}
+	for attr, port := range map[int]uint16{unix.RTA_SPORT: q.sport, unix.RTA_DPORT: q.dport} {
+		if port != 0 {
+			req.AddData(nl.NewRtAttr(attr, binary.BigEndian.AppendUint16(nil, port)))
+		}
+	}
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
 	if err != nil {
 		return path{}, err

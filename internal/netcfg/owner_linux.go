@@ -169,12 +169,9 @@ func (p Process) in(path string) bool {
 	})
 }
 
-// Captures reports whether new flows of the process are captured, wherever they
-// go.
+// Captures reports whether new flows of the process are captured, where they go to
+// a captured destination.
 func (h *Host) Captures(p Process) bool {
-	is := func(r UIDRange) bool { return r.First <= p.UID && p.UID <= r.Last }
 	c := &h.cfg
-	return len(c.Routes) > 0 && !slices.ContainsFunc(c.ExcludeUIDs, is) &&
-		(len(c.IncludeUIDs) == 0 || slices.ContainsFunc(c.IncludeUIDs, is)) &&
-		!slices.ContainsFunc(c.ExcludeCgroups, p.in)
+	return len(c.Routes) > 0 && capturesUID(c.IncludeUIDs, c.ExcludeUIDs, p.UID) && !slices.ContainsFunc(c.ExcludeCgroups, p.in)
 }

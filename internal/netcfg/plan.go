@@ -82,6 +82,16 @@ func planTable(f family, routes, excludes, connected []netip.Prefix) tablePlan {
 	return p
 }
 
+// LeavesAny reports whether anything of the routes of IPv4, or else of IPv6, is
+// left to capture by the excludes.
+func LeavesAny(routes, excludes []netip.Prefix, v4 bool) bool {
+	f := ipv6
+	if v4 {
+		f = ipv4
+	}
+	return len(planTable(f, routes, excludes, nil).ranges()) > 0
+}
+
 // inside returns an address whose longest prefix in the table is p, if there is
 // one. It tries the ends of p, and what is next to the prefixes within p.
 func (t tablePlan) inside(p netip.Prefix) (netip.Addr, bool) {

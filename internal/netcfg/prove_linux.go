@@ -1,6 +1,7 @@
 package netcfg
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // prove asks the kernel, for each captured prefix, where a new TCP flow and a new
@@ -46,23 +48,14 @@ func (c *capture) prove() error {
 
 // obstacle is the error for a prefix that is not captured.
 func (c *capture) obstacle(f family, p netip.Prefix, q newFlow, way path, err error) error {
-	rules, lerr := listRules(c.h.nl)
+	rules, lerr := c.h.rulesBefore(f)
 	if lerr != nil {
 		return lerr
 	}
-	base := c.h.slot.base()
-	for _, r := range rules {
-		if r.Family != f.nl() || r.Priority == 0 || r.Priority >= base || !ruleMatches(&r, q) {
-			continue
-		}
-		// The action is not among what netlink reads; only a table's is known.
-		if err == nil && r.Goto <= 0 && way.table != r.Table {
-			continue // asked, and had no route
-		}
-		ip := "ip " + flag6(f.nl()) + "rule"
+	if r := blame(rules, c.h.slot.base(), q, way, err); r != nil {
 		return fmt.Errorf("%s is not captured: the rule %q is asked before ours, from %d on: "+
-			"remove it (%s del pref %d) and add it again with a priority above %d",
-			p, ruleText(&r), base, ip, r.Priority, base+bandSize-1)
+			"remove it (ip %srule del pref %d) and add it again with a priority above %d",
+			p, ruleText(r), c.h.slot.base(), flag6(r.Family), r.Priority, c.h.slot.base()+bandSize-1)
 	}
 	if err == nil {
 		err = errors.New("it leaves by another interface")
@@ -70,13 +63,41 @@ func (c *capture) obstacle(f family, p netip.Prefix, q newFlow, way path, err er
 	return fmt.Errorf("%s is not captured: ip route get %s uid %d ipproto %d: %w", p, q.dst, q.uid, q.proto, err)
 }
 
+// blame returns the rule by which a new flow went a way, or failed, if it is among
+// rules, which are asked before ours, from base on; nil = it is not.
+func blame(rules []netlink.Rule, base int, q newFlow, way path, err error) *netlink.Rule {
+	var unknown *netlink.Rule // its table may have a route that refuses
+	for i, r := range rules {
+		if !ruleMatches(&r, q) {
+			continue
+		}
+		switch {
+		case r.Type == unix.FR_ACT_TO_TBL && err != nil:
+			unknown = cmp.Or(unknown, &rules[i])
+		case r.Type == unix.FR_ACT_TO_TBL && way.table == r.Table,
+			r.Type == unix.FR_ACT_GOTO && r.Goto > base,
+			r.Type >= unix.FR_ACT_BLACKHOLE && err != nil:
+			return &rules[i]
+		}
+	}
+	return unknown
+}
+
 // ruleMatches reports whether a rule is for a new flow, as far as that can be seen.
 func ruleMatches(r *netlink.Rule, q newFlow) bool {
-	match := r.Mark == 0 && (r.IifName == "" || r.IifName == "lo") && r.OifName == "" &&
-		(r.IPProto == 0 || r.IPProto == q.proto) && r.Sport == nil && r.Dport == nil &&
+	mask := ^uint32(0)
+	if r.Mask != nil {
+		mask = *r.Mask
+	}
+	match := (r.Tos == 0 || r.Tos == uint(q.tos)) && (q.mark^r.Mark)&mask == 0 && (r.IifName == "" || r.IifName == "lo") && r.OifName == "" &&
+		(r.IPProto == 0 || r.IPProto == q.proto) && hasPort(r.Sport, q.sport) && hasPort(r.Dport, q.dport) &&
 		covers(r.Src, netip.Addr{}) && covers(r.Dst, q.dst) &&
 		(r.UIDRange == nil || r.UIDRange.Start <= q.uid && q.uid <= r.UIDRange.End)
 	return match != r.Invert
+}
+
+func hasPort(r *netlink.RulePortRange, port uint16) bool {
+	return r == nil || r.Start <= port && port <= r.End
 }
 
 // covers reports whether a selector matches an address; the invalid one is the
@@ -91,35 +112,39 @@ func covers(n *net.IPNet, a netip.Addr) bool {
 
 // capturedUID is a user whose traffic is captured, if there is one.
 func capturedUID(includes, excludes []UIDRange) (uint32, bool) {
-	var candidates []uint32
+	candidates := []uint32{0}
 	for _, r := range includes {
 		candidates = append(candidates, r.First)
-	}
-	if len(includes) == 0 {
-		candidates = append(candidates, 0)
 	}
 	for _, r := range excludes {
 		candidates = append(candidates, r.Last+1) // wraps to 0, which is one like any other
 	}
-	in := func(list []UIDRange, uid uint32) bool {
-		return slices.ContainsFunc(list, func(r UIDRange) bool { return r.First <= uid && uid <= r.Last })
-	}
 	for _, uid := range candidates {
-		if (len(includes) == 0 || in(includes, uid)) && !in(excludes, uid) {
+		if capturesUID(includes, excludes, uid) {
 			return uid, true
 		}
 	}
 	return 0, false
 }
 
-// warn says what stands in the way of the capture, once for each obstacle.
-func (c *capture) warn(err error) {
+// capturesUID reports whether a user's traffic is captured.
+func capturesUID(includes, excludes []UIDRange, uid uint32) bool {
+	in := func(r UIDRange) bool { return r.First <= uid && uid <= r.Last }
+	return (len(includes) == 0 || slices.ContainsFunc(includes, in)) && !slices.ContainsFunc(excludes, in)
+}
+
+// check proves the capture again, after a change of the network, and warns of what
+// stands in the way of all or a part of it, once for each obstacle.
+func (c *capture) check() {
 	text := ""
-	if err != nil {
+	if err := c.prove(); err != nil {
 		text = err.Error()
 	}
 	if text != "" && text != c.warned {
 		c.h.log.Warn("capture is incomplete", "err", text)
 	}
 	c.warned = text
+	if text == "" {
+		c.warnDetours()
+	}
 }

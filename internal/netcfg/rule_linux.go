@@ -164,6 +164,9 @@ func ruleText(r *netlink.Rule) string {
 		}
 		add("fwmark", mark)
 	}
+	if r.Tos != 0 {
+		add("tos", fmt.Sprintf("%#x", r.Tos))
+	}
 	if r.IifName != "" {
 		add("iif", r.IifName)
 	}

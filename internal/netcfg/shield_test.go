@@ -3,8 +3,10 @@
 package netcfg_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -167,8 +169,9 @@ func TestIntegrationObstacle(t *testing.T) {
 	for _, c := range []struct{ rule, text string }{
 		{"ip rule add pref 100 lookup main", `"100: from all lookup main"`},
 		{"ip -6 rule add pref 100 lookup main", `"100: from all lookup main"`},
-		{"ip rule add pref 200 to 203.0.113.0/24 blackhole", `"200: from all to 203.0.113.0/24"`},
-		{"ip -6 rule add pref 9799 uidrange 1-99 unreachable", `"9799: from all uidrange 1-99"`},
+		{"ip rule add pref 200 to 203.0.113.0/24 blackhole", `"200: from all to 203.0.113.0/24 blackhole"`},
+		{"ip -6 rule add pref 9799 uidrange 1-99 unreachable", `"9799: from all uidrange 1-99 unreachable"`},
+		{"ip rule add pref 201 prohibit", `"201: from all prohibit"`},
 		{"ip rule add pref 300 ipproto tcp lookup main", `"300: from all ipproto 6 lookup main"`},
 		{"ip -6 rule add pref 300 ipproto udp lookup main", `"300: from all ipproto 17 lookup main"`},
 		{"ip rule add pref 300 not fwmark 0x51 lookup main", `"300: not from all fwmark 0x51 lookup main"`},
@@ -194,6 +197,50 @@ func TestIntegrationObstacle(t *testing.T) {
 	run(t, "ip rule add pref 100 uidrange 0-0 lookup main")
 	run(t, "ip rule add pref 101 lookup 4242")
 	open(t, cfg)
+}
+
+// A rule of somebody else's that goes before ours for a part of what is captured is
+// named in a warning, once. One for what is not captured is not.
+func TestIntegrationDetour(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	buildNetwork(t)
+	openTUN(t, tunName)
+	for _, c := range []struct{ rule, text string }{
+		{"ip rule add pref 100 ipproto udp dport 53 lookup main", `ip rule 100: from all ipproto 17 dport 53-53 lookup main`},
+		{"ip -6 rule add pref 100 ipproto tcp sport 1000-2000 lookup main", `ip -6 rule 100: from all ipproto 6 sport 1000-2000 lookup main`},
+		{"ip rule add pref 101 dport 443 unreachable", `ip rule 101: from all dport 443-443 unreachable`},
+		{"ip rule add pref 102 uidrange 1000-1999 lookup main", `ip rule 102: from all uidrange 1000-1999 lookup main`},
+		{"ip -6 rule add pref 103 not uidrange 1-99 lookup main", `ip -6 rule 103: not from all uidrange 1-99 lookup main`},
+		{"ip rule add pref 104 fwmark 0x51/0xff lookup main", `ip rule 104: from all fwmark 0x51/0xff lookup main`},
+		{"ip rule add pref 105 to 203.0.113.7 prohibit", `ip rule 105: from all to 203.0.113.7/32 prohibit`},
+		{"ip rule add pref 106 to 192.0.2.0/24 goto 32766", `ip rule 106: from all to 192.0.2.0/24 goto 32766`},
+		{"ip rule add pref 107 tos 0x10 blackhole", `ip rule 107: from all tos 0x10 blackhole`},
+		{"ip rule add pref 108 uidrange 0-0 dport 22 lookup main", ""}, // not captured
+		{"ip rule add pref 108 to 10.0.0.0/24 lookup main", ""},
+		{"ip rule add pref 108 to 192.168.7.0/24 lookup main", ""},
+		{"ip rule add pref 108 iif eth0 blackhole", ""},
+		{"ip rule add pref 108 from 10.0.0.1 lookup main", ""},
+		{"ip rule add pref 108 dport 22 lookup 4242", ""},
+		{"ip rule add pref 20000 dport 22 blackhole", ""},
+	} {
+		run(t, c.rule)
+		var log bytes.Buffer
+		cfg := testConfig()
+		cfg.Routes = append(netcfg.DefaultRoutes(), prefixes("203.0.113.0/24")...)
+		cfg.Excludes = prefixes("192.168.7.0/24")
+		cfg.ExcludeUIDs = []netcfg.UIDRange{{0, 0}}
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		h := open(t, cfg)
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(log.String(), "\n"); c.text == "" && got != 0 || c.text != "" && (got != 1 || !strings.Contains(log.String(), `"`+c.text+`"`)) {
+			t.Errorf("%s: %s", c.rule, log.String())
+		}
+		run(t, strings.Replace(c.rule, " add ", " del ", 1))
+	}
 }
 
 // Names that any user can take keep no daemon from its numbers.

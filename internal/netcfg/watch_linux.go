@@ -75,7 +75,7 @@ func (h *Host) follow() error {
 		if err := h.capture.sync(); err != nil {
 			h.log.Warn("capture is incomplete", "err", err)
 		}
-		h.capture.warn(h.capture.prove())
+		h.capture.check()
 	}
 	return nil
 }
