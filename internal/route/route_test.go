@@ -178,7 +178,6 @@ func TestPermitAddr(t *testing.T) {
 	}
 }
 
-// The probe of a sandbox reaches its end whatever is allowed.
 // Where the upstream that looks names up is on this host, a name of another host's
 // client is judged by what it leads to from here.
 func TestDecideLookup(t *testing.T) {
@@ -227,6 +226,7 @@ func TestDecideLookup(t *testing.T) {
 	}
 }
 
+// The probe of a sandbox reaches its end whatever is allowed.
 func TestProbe(t *testing.T) {
 	probe := netip.MustParseAddrPort("192.0.2.1:4000")
 	table := route.New(route.Config{Open: true, BlockLAN: true, Allow: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
