@@ -17,24 +17,24 @@ import (
 // nowhere dials what isn't there: the handshake alone is measured.
 type nowhere struct{}
 
-func (nowhere) DialContext(context.Context, *flow.Meta, string, string) (net.Conn, error) {
+func (nowhere) DialContext(context.Context, string, string) (net.Conn, error) {
 	c, other := net.Pipe()
 	other.Close()
 	return c, nil
 }
 
-func (nowhere) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
+func (nowhere) ListenPacket(context.Context, string, string) (net.PacketConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-func (nowhere) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
+func (nowhere) Listen(context.Context, string, string) (net.Listener, error) {
 	return nil, errors.ErrUnsupported
 }
 
 // closer is a relay that carries nothing.
 type closer struct{}
 
-func (closer) Join(f *flow.Flow, inbound, outbound net.Conn) {
+func (closer) Join(f socks.Flow, inbound, outbound net.Conn) {
 	inbound.Close()
 	outbound.Close()
 	f.Close()
@@ -67,7 +67,14 @@ func BenchmarkSOCKSHandshake(b *testing.B) {
 	})
 	b.Run("connect", func(b *testing.B) {
 		ctx, cancel := context.WithCancel(context.Background())
-		s := socks.NewServer(nowhere{}, closer{}, flow.NewRegistry(flow.Config{}), socks.Config{})
+		flows := flow.NewRegistry(flow.Config{})
+		s := socks.NewServer(socks.Config{
+			Dialer: func(*socks.Request) socks.Dialer { return nowhere{} },
+			Relay:  closer{},
+			Open: func(r *socks.Request, kill func()) (socks.Flow, error) {
+				return flows.OpenPending(flow.Meta{Network: "tcp", Source: r.Source, Dest: r.Dest.AddrPort()}, kill)
+			},
+		})
 		ln := listen(b)
 		var serving sync.WaitGroup
 		serving.Go(func() { _ = s.Serve(ctx, ln) })

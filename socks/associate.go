@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -22,11 +21,12 @@ import (
 type association struct {
 	*client
 	ctx    context.Context // ends with the association
-	flow   *flow.Flow
+	flow   Flow
+	dialer Dialer
 	inside *packetSocket  // towards the client
 	wg     sync.WaitGroup // readers and lookups
 	active atomic.Int64   // when something was last carried, Unix nanoseconds
-	asked  flow.Meta      // for the rule; belongs to the inside reader
+	asked  Request        // for the rule; belongs to the inside reader
 	names  *names         // nil when names are left to the dialer
 
 	mu     sync.Mutex
@@ -49,7 +49,8 @@ func (c *client) associate(_ context.Context, _ wire.Addr) {
 	ctx, cancel := context.WithCancelCause(c.drain.ctx)
 	defer cancel(nil)
 	c.in.free()
-	f, err := c.open(c.meta("udp", wire.Addr{}), func() { cancel(errKilled) })
+	r := c.describe(wire.Associate, wire.Addr{})
+	f, err := c.open(&r, func() { cancel(errKilled) })
 	if err != nil {
 		c.refuse("", err)
 		return
@@ -66,7 +67,8 @@ func (c *client) associate(_ context.Context, _ wire.Addr) {
 		ctx:    ctx,
 		flow:   f,
 		inside: newPacketSocket(pc),
-		asked:  c.meta("udp", wire.Addr{}),
+		dialer: c.dialer(&r),
+		asked:  r,
 		out:    make(map[string]*packetSocket),
 		retry:  make(map[string]time.Time),
 	}
@@ -187,11 +189,8 @@ func (a *association) pin(from netip.AddrPort) bool {
 
 // allows reports whether a datagram may go to dst. It changes the destination of
 // asked, which describes the association.
-func (a *association) allows(asked *flow.Meta, dst wire.Addr) bool {
-	asked.Dest, asked.Name = dst.AddrPort(), ""
-	if dst.IsName() {
-		asked.Name = dst.Name
-	}
+func (a *association) allows(asked *Request, dst wire.Addr) bool {
+	asked.Dest = dst
 	return a.judge(asked) == nil
 }
 
@@ -238,7 +237,7 @@ func (a *association) socket(dst wire.Addr) *packetSocket {
 	// An upstream's handshake takes its time, and shut must not wait for it.
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.DialTimeout)
-	pc, err := a.dialer.ListenPacket(ctx, a.flow.Meta(), network, "")
+	pc, err := a.dialer.ListenPacket(ctx, network, "")
 	cancel()
 	a.mu.Lock()
 	if err != nil {

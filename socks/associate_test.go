@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks"
 	"netstackd/socks/wire"
 )
@@ -266,7 +265,7 @@ func TestAssociateEnds(t *testing.T) {
 func TestAssociateRule(t *testing.T) {
 	_, good := udpEcho(t, "127.0.0.1:0")
 	_, bad := udpEcho(t, "127.0.0.2:0")
-	p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool { return m.Dest.Addr() == bad.Addr() })})
+	p := start(t, local, socks.Config{Rule: refuseIf(func(r *socks.Request) bool { return r.Dest.IP == bad.Addr() })})
 	c := associate(t, p)
 	c.send(bad.String(), []byte("no"))
 	c.send(good.String(), []byte("yes"))
@@ -281,8 +280,8 @@ func TestAssociateRuleName(t *testing.T) {
 	_, good := udpEcho(t, "127.0.0.1:0")
 	bad := listenUDP(t, "127.0.0.2:"+port(good.String()))
 	resolver := lookupFunc(func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.2"), good.Addr()} })
-	p := start(t, local, socks.Config{Resolver: resolver, Rule: refuseIf(func(m *flow.Meta) bool {
-		return m.Dest.Addr() == netip.MustParseAddr("127.0.0.2")
+	p := start(t, local, socks.Config{Resolver: resolver, Rule: refuseIf(func(r *socks.Request) bool {
+		return r.Dest.IP == netip.MustParseAddr("127.0.0.2")
 	})})
 	c := associate(t, p)
 	for _, text := range []string{"looked up", "known"} {

@@ -204,7 +204,7 @@ func TestServerAuthUser(t *testing.T) {
 	target := echo(t)
 	p := start(t, local, socks.Config{Auth: credentials(t, "user:pass")})
 	for _, scheme := range []string{"socks5", "http"} {
-		c, err := via(t, local, scheme+"://user:pass@"+p.addr).DialContext(t.Context(), nil, "tcp", target)
+		c, err := via(t, local, scheme+"://user:pass@"+p.addr).DialContext(t.Context(), "tcp", target)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -55,7 +55,7 @@ func BenchmarkConnect(b *testing.B) {
 			b.ReportAllocs()
 			d := via(b, local, scheme+"://"+p.addr)
 			for b.Loop() {
-				c, err := d.DialContext(b.Context(), nil, "tcp", target)
+				c, err := d.DialContext(b.Context(), "tcp", target)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -71,7 +71,7 @@ func BenchmarkUDP(b *testing.B) {
 	p := start(b, local, socks.Config{})
 	for _, size := range []int{100, 1200, 60000} {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
-			pc, err := via(b, local, "socks5://"+p.addr).ListenPacket(b.Context(), nil, "udp", "")
+			pc, err := via(b, local, "socks5://"+p.addr).ListenPacket(b.Context(), "udp", "")
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -18,20 +17,21 @@ import (
 // relay. While it waits the client is watched: when it goes, so does the
 // listener.
 func (c *client) bind(ctx context.Context, dst wire.Addr) {
-	var f *flow.Flow
+	r := c.describe(wire.Bind, dst)
+	var f Flow
 	var err error
 	if kill := func() { c.cancel(errKilled) }; dst.IP.IsUnspecified() {
 		// Zeros stand for any peer, and not for an address to judge. The peer that
 		// comes is judged.
-		f, err = c.register(c.meta("tcp", dst), kill)
+		f, err = c.register(&r, kill)
 	} else {
-		f, err = c.open(c.meta("tcp", dst), kill)
+		f, err = c.open(&r, kill)
 	}
 	if err != nil {
 		c.refuse(dst.String(), err)
 		return
 	}
-	ln, bnd, want, err := c.listen(ctx, f.Meta(), dst)
+	ln, bnd, want, err := c.listen(ctx, c.dialer(&r), dst)
 	if err != nil {
 		f.Close()
 		c.stats.failed.Add(1)
@@ -75,11 +75,11 @@ func (c *client) bind(ctx context.Context, dst wire.Addr) {
 // listen opens the listener where the peer will find it, which is on the
 // address that the peer is reached from, and gives that address. Want is the
 // peer's own, not valid if anyone may come.
-func (c *client) listen(ctx context.Context, m *flow.Meta, dst wire.Addr) (ln net.Listener, bnd netip.AddrPort, want netip.Addr, err error) {
+func (c *client) listen(ctx context.Context, d Dialer, dst wire.Addr) (ln net.Listener, bnd netip.AddrPort, want netip.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
-	if c.cfg.Upstream { // it does all of this
-		ln, err = c.dialer.Listen(ctx, m, "tcp", "")
+	if up, ok := d.(Upstream); ok { // it does all of this
+		ln, err = up.Bind(ctx, dst)
 		if err != nil {
 			return nil, bnd, want, err
 		}
@@ -90,17 +90,17 @@ func (c *client) listen(ctx context.Context, m *flow.Meta, dst wire.Addr) (ln ne
 		if err := dst.Check(); err != nil {
 			return nil, bnd, want, err
 		}
-		if local, want, err = c.ends(ctx, m, dst); err != nil {
+		if local, want, err = ends(ctx, d, dst); err != nil {
 			return nil, bnd, want, err
 		}
 	} else {
-		local = c.outward(ctx, m, dst.IP)
+		local = c.outward(ctx, d, dst.IP)
 	}
 	network := "tcp4"
 	if local.Is6() {
 		network = "tcp6"
 	}
-	ln, err = c.dialer.Listen(ctx, m, network, netip.AddrPortFrom(local, 0).String())
+	ln, err = d.Listen(ctx, network, netip.AddrPortFrom(local, 0).String())
 	if err != nil {
 		return nil, bnd, want, err
 	}
@@ -119,13 +119,13 @@ var (
 // host may come by loopback, or by the TUN: the address is then that of the
 // route to the Internet, of the family of zeros if there is one. Without any
 // route it is where the client came.
-func (c *client) outward(ctx context.Context, m *flow.Meta, zeros netip.Addr) netip.Addr {
+func (c *client) outward(ctx context.Context, d Dialer, zeros netip.Addr) netip.Addr {
 	list := [...]netip.Addr{c.src.Addr(), outside4, outside6}
 	if zeros.Is6() {
 		list[1], list[2] = outside6, outside4
 	}
 	for _, to := range list {
-		local, remote, err := c.ends(ctx, m, wire.Addr{IP: to})
+		local, remote, err := ends(ctx, d, wire.Addr{IP: to})
 		if err == nil && local != remote && !local.IsLoopback() && !local.IsLinkLocalUnicast() {
 			return local
 		}
@@ -135,11 +135,11 @@ func (c *client) outward(ctx context.Context, m *flow.Meta, zeros netip.Addr) ne
 
 // ends returns the addresses that a connection to an address would have. Nothing
 // is sent: a connected UDP socket has both.
-func (c *client) ends(ctx context.Context, m *flow.Meta, to wire.Addr) (local, remote netip.Addr, err error) {
+func ends(ctx context.Context, d Dialer, to wire.Addr) (local, remote netip.Addr, err error) {
 	if to.Port == 0 {
 		to.Port = 9 // discard: 0 can't be connected to
 	}
-	probe, err := c.dialer.DialContext(ctx, m, "udp", to.String())
+	probe, err := d.DialContext(ctx, "udp", to.String())
 	if err != nil {
 		return local, remote, err
 	}
@@ -152,8 +152,8 @@ func (c *client) wanted(peer netip.AddrPort, want netip.Addr) bool {
 	if want.IsValid() && peer.Addr() != want {
 		return false
 	}
-	m := c.meta("tcp", wire.AddrFrom(peer))
-	return c.judge(&m) == nil
+	r := c.describe(wire.Bind, wire.AddrFrom(peer))
+	return c.judge(&r) == nil
 }
 
 // acceptOne waits for one connection from want. Others are closed.

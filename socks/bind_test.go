@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks"
 	"netstackd/socks/wire"
 )
@@ -81,19 +80,19 @@ type routedDialer struct {
 	listened chan string
 }
 
-func (d *routedDialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (d *routedDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	to := netip.MustParseAddrPort(address)
 	local, ok := d.routes[to.Addr().String()]
 	if network != "udp" || !ok {
 		return nil, syscall.ENETUNREACH
 	}
-	c, err := d.hostDialer.DialContext(ctx, m, "udp", "127.0.0.1:9")
+	c, err := d.hostDialer.DialContext(ctx, "udp", "127.0.0.1:9")
 	return &routedConn{c, netip.AddrPortFrom(netip.MustParseAddr(local), 5353), to}, err
 }
 
-func (d *routedDialer) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
+func (d *routedDialer) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	d.listened <- address
-	return d.hostDialer.Listen(ctx, m, "tcp4", "127.0.0.1:0")
+	return d.hostDialer.Listen(ctx, "tcp4", "127.0.0.1:0")
 }
 
 type routedConn struct {
@@ -109,7 +108,7 @@ func (c *routedConn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.re
 func TestBindUpstream(t *testing.T) {
 	first := start(t, local, socks.Config{})
 	d := &tcpOnly{via(t, local, "socks5://"+first.addr)}
-	p := start(t, d, socks.Config{Upstream: true})
+	p := start(t, d, socks.Config{})
 	for _, dst := range []string{"127.0.0.1:21", "0.0.0.0:0"} {
 		c := dial(t, p.addr)
 		r := socks5(t, c, wire.Bind, dst, wire.ReplySucceeded)
@@ -121,13 +120,13 @@ func TestBindUpstream(t *testing.T) {
 }
 
 // tcpOnly is a dialer in a wrapper, without UDP.
-type tcpOnly struct{ socks.Dialer }
+type tcpOnly struct{ socks.Upstream }
 
-func (d *tcpOnly) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (d *tcpOnly) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if network == "udp" {
 		return nil, syscall.EAFNOSUPPORT
 	}
-	return d.Dialer.DialContext(ctx, m, network, address)
+	return d.Upstream.DialContext(ctx, network, address)
 }
 
 func TestBind4(t *testing.T) {
@@ -224,7 +223,7 @@ func TestClientBind(t *testing.T) {
 	second := start(t, via(t, local, "socks5://"+first.addr), socks.Config{})
 	for _, addr := range []string{first.addr, second.addr} {
 		d := via(t, local, "socks5://"+addr)
-		ln, err := d.Listen(t.Context(), &flow.Meta{Dest: addrPort(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 21})}, "tcp", "")
+		ln, err := d.Bind(t.Context(), wire.Addr{IP: netip.MustParseAddr("127.0.0.1"), Port: 21})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +246,7 @@ func TestClientBind(t *testing.T) {
 		c.Close()
 		wantEOF(t, peer)
 	}
-	ln, err := via(t, local, "socks5://"+first.addr).Listen(t.Context(), nil, "tcp", "")
+	ln, err := via(t, local, "socks5://"+first.addr).Listen(t.Context(), "tcp", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,8 +260,8 @@ func TestClientBind(t *testing.T) {
 // Zeros in a BIND stand for any peer and are not judged. The peer that connects is.
 func TestBindRule(t *testing.T) {
 	stranger := netip.MustParseAddr("127.0.0.2")
-	p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool {
-		return m.Dest.Addr() == stranger || m.Dest.Addr().IsUnspecified()
+	p := start(t, local, socks.Config{Rule: refuseIf(func(r *socks.Request) bool {
+		return r.Dest.IP == stranger || r.Dest.IP.IsUnspecified()
 	})})
 	socks5(t, dial(t, p.addr), wire.Bind, "127.0.0.2:21", wire.ReplyNotAllowed)
 	c := dial(t, p.addr)

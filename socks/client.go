@@ -1,7 +1,6 @@
 package socks
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,29 +9,13 @@ import (
 	"syscall"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
-// ClientConfig sets what a Client does. The zero value is right for a server
-// without authentication.
-type ClientConfig struct {
-	Auth             wire.UserPass // sent when not zero
-	HandshakeTimeout time.Duration // one dial with its handshake; 0 = 10s
-	// Serial keeps the client from sending the request before the server has
-	// chosen a method. It finds out by itself when a server can't take that.
-	Serial bool
-}
-
-// Client dials through a SOCKS5 server. It implements Dialer, and dials the
-// server through another one, so that clients make chains.
+// Client dials through a SOCKS5 server. It is an Upstream.
 type Client struct {
-	server string
-	next   Dialer
-	own    *flow.Meta // describes the flows to the server
-	cfg    ClientConfig
-	stages stages
-	pipe   atomic.Int32 // pipeUnknown, pipeWorks or pipeFails
+	upstream
+	pipe atomic.Int32 // pipeUnknown, pipeWorks or pipeFails
 }
 
 // What a Client knows of its server's way with pipelined handshakes.
@@ -47,35 +30,19 @@ const (
 const pipePatience = time.Second
 
 // NewClient returns a client of the SOCKS5 server at host:port, dialed through
-// next.
-func NewClient(server string, next Dialer, cfg ClientConfig) *Client {
-	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
-	c := &Client{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
-	c.stages = stagesOf(c.String())
+// next; nil = the host's own network.
+func NewClient(address string, next ContextDialer, cfg ClientConfig) *Client {
+	c := &Client{upstream: newUpstream("socks5", address, next, cfg)}
 	if cfg.Serial {
 		c.pipe.Store(pipeFails)
 	}
 	return c
 }
 
-// upstreamMeta describes a connection to an upstream. That is netstackd's own
-// flow and not the application's: rules on destinations do not apply to it.
-func upstreamMeta(server string) *flow.Meta {
-	m := &flow.Meta{Inbound: flow.Internal, Network: "tcp"}
-	if a, err := wire.ParseHostPort(server); err == nil {
-		m.Dest = a.AddrPort()
-		m.Name = a.Name
-	}
-	return m
-}
-
-// String returns the server as a URL, without credentials.
-func (c *Client) String() string { return "socks5://" + c.server }
-
 // DialContext connects to address, host:port, through the server. Names are
 // left to the server. Network is "tcp", or "udp" for a connected socket over
 // an association of its own. The error is an *OpError.
-func (c *Client) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
+func (c *Client) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if isUDP(network) {
 		return c.dialUDP(ctx, address)
 	}
@@ -88,21 +55,6 @@ func (c *Client) DialContext(ctx context.Context, _ *flow.Meta, network, address
 		return nil, c.fail(wire.Connect, address, err)
 	}
 	return withPrefix(conn, in), nil
-}
-
-// destination parses and checks an address to dial.
-func destination(address string) (wire.Addr, error) {
-	dst, err := wire.ParseHostPort(address)
-	if err != nil {
-		return wire.Addr{}, err
-	}
-	return dst, dst.Check()
-}
-
-func isUDP(network string) bool { return len(network) >= 3 && network[:3] == "udp" }
-
-func (c *Client) fail(cmd wire.Command, address string, err error) error {
-	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
 }
 
 // errPipeline means that the handshake may fare better without pipelining.
@@ -130,23 +82,13 @@ func (c *Client) request(ctx context.Context, req wire.Request) (conn net.Conn, 
 	return conn, early, bnd, err
 }
 
-// answered reports whether err, the result of a request, is the server's word.
-func answered(err error) bool {
-	var reply *ReplyError
-	var status *HTTPError
-	return err == nil || errors.As(err, &reply) || errors.As(err, &status)
-}
-
 // attempt dials the server and makes one handshake. With probe, a server that
 // is silent for too long fails with errPipeline.
 func (c *Client) attempt(ctx context.Context, req wire.Request, pipelined, probe bool) (net.Conn, []byte, wire.Addr, error) {
-	progress := progressOf(ctx)
-	progress.set(&c.stages.connect)
-	conn, err := c.next.DialContext(ctx, c.own, "tcp", c.server)
+	conn, err := c.connect(ctx)
 	if err != nil {
-		return nil, nil, wire.Addr{}, &serverError{err}
+		return nil, nil, wire.Addr{}, err
 	}
-	progress.set(&c.stages.answer)
 	if probe {
 		conn.SetReadDeadline(time.Now().Add(pipePatience))
 	}

@@ -7,22 +7,21 @@ import (
 	"net/netip"
 	"sync"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
-// Listen asks the server to accept one connection for us, by BIND. The
-// listener's Addr is the server's; Accept returns one connection and then
-// fails. The flow's destination is the peer that is expected; without one
-// anybody may come. Network and address are not used: the server chooses.
-func (c *Client) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
-	peer := wire.Addr{IP: unspecified4}
-	switch {
-	case m == nil:
-	case m.Name != "":
-		peer = wire.Addr{Name: m.Name, Port: m.Dest.Port()}
-	case m.Dest.IsValid():
-		peer = wire.AddrFrom(m.Dest)
+// Listen is Bind for any peer. Network and address are not used: the server
+// chooses.
+func (c *Client) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return c.Bind(ctx, wire.Addr{IP: unspecified4})
+}
+
+// Bind asks the server to accept one connection from peer. The listener's Addr is
+// the server's; Accept returns one connection and then fails. An unspecified
+// address, or none, stands for any peer.
+func (c *Client) Bind(ctx context.Context, peer wire.Addr) (net.Listener, error) {
+	if peer.IsName() && peer.Name == "" {
+		peer.IP = unspecified4
 	}
 	conn, early, bnd, err := c.request(ctx, wire.Request{Command: wire.Bind, Addr: peer})
 	if err != nil {

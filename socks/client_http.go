@@ -2,8 +2,6 @@ package socks
 
 import (
 	"bufio"
-	"cmp"
-	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -13,31 +11,20 @@ import (
 	"strings"
 	"syscall"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
-// HTTPClient dials through an HTTP proxy by CONNECT (RFC 9110 §9.3.6). It
-// implements Dialer, for TCP.
-type HTTPClient struct {
-	server string
-	next   Dialer
-	own    *flow.Meta // describes the flows to the server
-	cfg    ClientConfig
-	stages stages
-}
+// HTTPClient dials through an HTTP proxy by CONNECT (RFC 9110 §9.3.6), for TCP. It
+// is an Upstream.
+type HTTPClient struct{ tcpClient }
 
-// NewHTTPClient returns a client of the HTTP proxy at host:port, dialed
-// through next.
-func NewHTTPClient(server string, next Dialer, cfg ClientConfig) *HTTPClient {
-	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, defaultHandshakeTimeout)
-	c := &HTTPClient{server: server, next: next, own: upstreamMeta(server), cfg: cfg}
-	c.stages = stagesOf(c.String())
+// NewHTTPClient returns a client of the HTTP proxy at host:port, dialed through
+// next; nil = the host's own network.
+func NewHTTPClient(address string, next ContextDialer, cfg ClientConfig) *HTTPClient {
+	c := &HTTPClient{tcpClient{upstream: newUpstream("http", address, next, cfg)}}
+	c.handshake = c.connectHTTP
 	return c
 }
-
-// String returns the server as a URL, without credentials.
-func (c *HTTPClient) String() string { return "http://" + c.server }
 
 // HTTPError is an HTTP proxy's refusal. It wraps the syscall.Errno that the
 // status means, or that a Proxy-Status header field (RFC 9209) says.
@@ -83,27 +70,8 @@ func (e *HTTPError) Unwrap() error {
 	return nil
 }
 
-// DialContext connects to address, host:port, through the proxy. Names are
-// left to it. The error is an *OpError.
-func (c *HTTPClient) DialContext(ctx context.Context, _ *flow.Meta, network, address string) (net.Conn, error) {
-	if isUDP(network) {
-		return nil, c.fail(wire.Associate, address, errTCPOnly)
-	}
-	dst, err := destination(address)
-	if err != nil {
-		return nil, c.fail(wire.Connect, address, err)
-	}
-	conn, err := dialThrough(ctx, c.own, c.next, c.server, &c.stages, c.cfg.HandshakeTimeout, func(conn net.Conn) ([]byte, error) {
-		return c.handshake(conn, dst)
-	})
-	if err != nil {
-		return nil, c.fail(wire.Connect, address, err)
-	}
-	return conn, nil
-}
-
-// handshake asks for dst and returns what came behind the answer.
-func (c *HTTPClient) handshake(conn net.Conn, dst wire.Addr) ([]byte, error) {
+// connectHTTP asks for dst and returns what came after the answer.
+func (c *HTTPClient) connectHTTP(conn net.Conn, dst wire.Addr) ([]byte, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n", dst)
 	if c.cfg.Auth != (wire.UserPass{}) {
@@ -159,18 +127,4 @@ func proxyError(field string) string {
 		}
 	}
 	return ""
-}
-
-// ListenPacket fails: HTTP CONNECT carries no UDP.
-func (c *HTTPClient) ListenPacket(context.Context, *flow.Meta, string, string) (net.PacketConn, error) {
-	return nil, c.fail(wire.Associate, "", errTCPOnly)
-}
-
-// Listen fails: HTTP has nothing like BIND.
-func (c *HTTPClient) Listen(context.Context, *flow.Meta, string, string) (net.Listener, error) {
-	return nil, c.fail(wire.Bind, "", errTCPOnly)
-}
-
-func (c *HTTPClient) fail(cmd wire.Command, address string, err error) error {
-	return &OpError{Op: cmd.String(), Addr: address, Server: c.String(), Err: err}
 }

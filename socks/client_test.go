@@ -17,12 +17,11 @@ import (
 
 	"golang.org/x/net/nettest"
 
-	"netstackd/internal/flow"
 	"netstackd/socks"
 	"netstackd/socks/wire"
 )
 
-func via(t testing.TB, next socks.Dialer, urls ...string) socks.Dialer {
+func via(t testing.TB, next socks.ContextDialer, urls ...string) socks.Upstream {
 	t.Helper()
 	d, err := socks.Via(next, urls...)
 	if err != nil {
@@ -84,7 +83,7 @@ func TestVia(t *testing.T) {
 		case err != nil:
 			t.Errorf("%s: %v", tc.url, err)
 		case tc.want == "direct":
-			if _, ok := d.(hostDialer); !ok {
+			if d != nil {
 				t.Errorf("direct is a %T", d)
 			}
 		case fmt.Sprint(d) != tc.want:
@@ -101,7 +100,7 @@ func TestParseUpstreamCause(t *testing.T) {
 		{"socks5://x:1#y", `what follows "socks5://x:1"`},
 		{"socks5://u:p@x:1/y", `what follows "socks5://x:1"`},
 		{"socks5://x:1?y", `what follows "socks5://x:1"`},
-		{"gopher://x:70", `"gopher://" is not spoken; use socks5://, socks5h://, socks4a:// or http://`},
+		{"gopher://x:70", `"gopher://" is not protocol; use socks5://, socks5h://, socks4a:// or http://`},
 		{"socks5://u:a#b@x:1", "%23"},
 		{"socks5://u:1/b@x:1", "%2F"},
 		{"socks4a://u:p@x:1", "SOCKS4a has no password"},
@@ -116,10 +115,10 @@ func TestParseUpstreamCause(t *testing.T) {
 }
 
 // chains are ways from a client to a server over ours, with their upstreams.
-func chains(t *testing.T, d socks.Dialer, cfg socks.Config) map[string]socks.Dialer {
+func chains(t *testing.T, d socks.Dialer, cfg socks.Config) map[string]socks.Upstream {
 	open := start(t, d, cfg)
 	closed := start(t, d, socks.Config{Auth: credentials(t, "u:p"), Resolver: cfg.Resolver})
-	return map[string]socks.Dialer{
+	return map[string]socks.Upstream{
 		"none":              via(t, local, "socks5://"+open.addr),
 		"password":          via(t, local, "socks5://u:p@"+closed.addr),
 		"password unasked":  via(t, local, "socks5://u:p@"+open.addr),
@@ -139,7 +138,7 @@ func TestClientConnect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, host := range []string{target, "echo.test:" + port(target)} {
 				for range 2 { // the second time it knows the server
-					c, err := d.DialContext(t.Context(), &flow.Meta{}, "tcp", host)
+					c, err := d.DialContext(t.Context(), "tcp", host)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -170,7 +169,7 @@ func TestClientEarlyServer(t *testing.T) {
 			io.WriteString(c, answer+"220 welcome\r\n")
 			io.Copy(io.Discard, c)
 		})
-		c, err := via(t, local, scheme+"://"+fake).DialContext(t.Context(), nil, "tcp", "127.0.0.1:1")
+		c, err := via(t, local, scheme+"://"+fake).DialContext(t.Context(), "tcp", "127.0.0.1:1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +182,7 @@ func TestClientEarlyServer(t *testing.T) {
 // client of ours: the application must see the same errno.
 func TestErrnoThroughProxy(t *testing.T) {
 	var cause atomic.Pointer[error]
-	d := dialFunc{local, func(context.Context, *flow.Meta, string, string) (net.Conn, error) { return nil, *cause.Load() }}
+	d := dialFunc{local, func(context.Context, string, string) (net.Conn, error) { return nil, *cause.Load() }}
 	p := start(t, d, socks.Config{})
 	for _, tc := range []struct {
 		err   error
@@ -212,7 +211,7 @@ func TestErrnoThroughProxy(t *testing.T) {
 		socks5(t, c, wire.Connect, "10.0.0.7:80", tc.reply)
 		wantEOF(t, c)
 		for _, scheme := range []string{"socks5", "http"} {
-			_, err := via(t, local, scheme+"://"+p.addr).DialContext(t.Context(), nil, "tcp", "10.0.0.7:80")
+			_, err := via(t, local, scheme+"://"+p.addr).DialContext(t.Context(), "tcp", "10.0.0.7:80")
 			var op *socks.OpError
 			if !errors.As(err, &op) || op.Op != "connect" || op.Addr != "10.0.0.7:80" {
 				t.Errorf("%v: %T %v, want an OpError", tc.err, err, err)
@@ -267,7 +266,7 @@ func TestClientErrors(t *testing.T) {
 				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
 			}
 			defer cancel()
-			_, err := via(t, local, tc.url).DialContext(ctx, nil, "tcp", target)
+			_, err := via(t, local, tc.url).DialContext(ctx, "tcp", target)
 			if !errors.Is(err, tc.is) {
 				t.Fatalf("%v, want %v", err, tc.is)
 			}
@@ -276,13 +275,13 @@ func TestClientErrors(t *testing.T) {
 			}
 		})
 	}
-	_, err := via(t, local, "socks4a://"+answers("\x00\x5b\x00\x00\x00\x00\x00\x00")).DialContext(t.Context(), nil, "tcp", target)
+	_, err := via(t, local, "socks4a://"+answers("\x00\x5b\x00\x00\x00\x00\x00\x00")).DialContext(t.Context(), "tcp", target)
 	if reply := new(socks.ReplyError); !errors.As(err, &reply) {
 		t.Errorf("SOCKS4a refuses: %v", err)
 	}
 	d := via(t, local, "socks5://"+p.addr)
 	for _, address := range []string{"", "h", ":80", "a b:1", "h:99999", strings.Repeat("x", 256) + ":1", "a\r\nb:1"} {
-		if _, err := d.DialContext(t.Context(), nil, "tcp", address); err == nil {
+		if _, err := d.DialContext(t.Context(), "tcp", address); err == nil {
 			t.Errorf("dialed %q", address)
 		}
 	}
@@ -340,7 +339,7 @@ func TestClientPipelining(t *testing.T) {
 			})
 			d := via(t, local, tc.url+fake)
 			for range 2 {
-				c, err := d.DialContext(t.Context(), nil, "tcp", "127.0.0.1:1")
+				c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:1")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -360,7 +359,7 @@ func TestClientUDP(t *testing.T) {
 	_, e6 := udpEcho(t, "[::1]:0")
 	for name, d := range chains(t, local, socks.Config{Resolver: local}) {
 		t.Run(name, func(t *testing.T) {
-			pc, err := d.ListenPacket(t.Context(), &flow.Meta{}, "udp", "")
+			pc, err := d.ListenPacket(t.Context(), "udp", "")
 			if strings.Contains(name, "http") || strings.Contains(name, "socks4a") {
 				if !errors.Is(err, errors.ErrUnsupported) {
 					t.Fatalf("%v, want ErrUnsupported", err)
@@ -389,7 +388,7 @@ func TestClientUDP(t *testing.T) {
 				t.Errorf("after the deadline: %v", err)
 			}
 
-			c, err := d.DialContext(t.Context(), &flow.Meta{}, "udp", e4.String())
+			c, err := d.DialContext(t.Context(), "udp", e4.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -424,7 +423,7 @@ func exchange(t *testing.T, pc net.PacketConn, to net.Addr, from netip.AddrPort,
 func TestClientUDPEnds(t *testing.T) {
 	p := start(t, local, socks.Config{})
 	d := via(t, local, "socks5://"+p.addr)
-	pc, err := d.ListenPacket(t.Context(), &flow.Meta{}, "udp", "")
+	pc, err := d.ListenPacket(t.Context(), "udp", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +434,7 @@ func TestClientUDPEnds(t *testing.T) {
 		t.Errorf("%v, want an OpError that wraps EOF", err)
 	}
 	pc.Close()
-	pc, err = d.ListenPacket(t.Context(), &flow.Meta{}, "udp", "")
+	pc, err = d.ListenPacket(t.Context(), "udp", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +456,7 @@ func TestClientUDPUnspecified(t *testing.T) {
 		io.Copy(io.Discard, c)
 	})
 	for _, host := range []string{fake, "echo.test:" + port(fake)} {
-		pc, err := via(t, local, "socks5://"+host).ListenPacket(t.Context(), nil, "udp", "")
+		pc, err := via(t, local, "socks5://"+host).ListenPacket(t.Context(), "udp", "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +494,7 @@ func TestConn(t *testing.T) {
 					return nil, nil, nil, err
 				}
 				defer ln.Close()
-				c1, err = d.DialContext(context.Background(), nil, "tcp", ln.Addr().String())
+				c1, err = d.DialContext(context.Background(), "tcp", ln.Addr().String())
 				if err != nil {
 					return nil, nil, nil, err
 				}

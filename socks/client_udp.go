@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -22,7 +21,7 @@ import (
 // AddrPort forms of both. The association ends with Close, or with the
 // server's end of its TCP connection. Network and address are not used: the
 // server binds for both families.
-func (c *Client) ListenPacket(ctx context.Context, _ *flow.Meta, network, address string) (net.PacketConn, error) {
+func (c *Client) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	p, err := c.associate(ctx)
 	if err != nil {
 		return nil, c.fail(wire.Associate, "", err)
@@ -37,8 +36,7 @@ func (c *Client) associate(ctx context.Context) (*packetConn, error) {
 		return nil, err
 	}
 	at := c.relayAddr(ctl, bnd)
-	own := &flow.Meta{Inbound: flow.Internal, Network: "udp", Dest: at.AddrPort(), Name: at.Name}
-	conn, err := c.next.DialContext(ctx, own, "udp", at.String())
+	conn, err := c.next.DialContext(ctx, "udp", at.String())
 	if err != nil {
 		abort(ctl)
 		return nil, fmt.Errorf("dial the upstream's relay: %w", err)
@@ -57,12 +55,10 @@ func (c *Client) relayAddr(ctl net.Conn, bnd wire.Addr) wire.Addr {
 	if bnd.IsName() && bnd.Name != "" || bnd.IP.IsValid() && !bnd.IP.IsUnspecified() {
 		return bnd
 	}
-	server, _ := wire.ParseHostPort(c.server)
+	server, _ := wire.ParseHostPort(c.address)
 	if server.IsName() {
 		// The connection's far end is the server, unless it is another upstream.
-		switch c.next.(type) {
-		case *Client, *Client4, *HTTPClient:
-		default:
+		if _, chained := c.next.(Upstream); !chained {
 			if ap := addrPort(ctl.RemoteAddr()); ap.IsValid() {
 				server = wire.AddrFrom(ap)
 			}

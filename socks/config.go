@@ -8,27 +8,15 @@ import (
 	"net/netip"
 	"time"
 
-	"netstackd/internal/flow"
+	"netstackd/socks/wire"
 )
 
-// Dialer is how a flow is carried on: by the host's kernel, by an upstream
-// proxy, by the userspace stack. Errors wrap the real syscall.Errno, a
-// *net.DNSError or a timeout, since the client's reply is made from them.
-type Dialer interface {
-	// DialContext opens a "tcp" connection or a connected "udp" socket to
-	// address, host:port, whose host may be a name.
-	DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error)
-	// ListenPacket opens one unconnected UDP socket; network is "udp", "udp4"
-	// or "udp6", address the local one ("" for any).
-	ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error)
-	// Listen waits for connections from the outside.
-	Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error)
-}
-
-// Relay copies between two connections until both directions have ended.
-type Relay interface {
-	// Join takes ownership of f and both connections and returns at once.
-	Join(f *flow.Flow, inbound, outbound net.Conn)
+// Authenticator checks the user name and the password of a client. *Credentials is
+// one.
+type Authenticator interface {
+	// VerifyFrom reports whether the user, at a source address, gave the right
+	// password. It returns false when ctx ends.
+	VerifyFrom(ctx context.Context, source netip.Addr, up wire.UserPass) bool
 }
 
 // Resolver looks up names. A *net.Resolver is one.
@@ -36,27 +24,33 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// Config sets what a Server does. The zero value serves everybody who can
-// reach it, without authentication.
+// Config sets what a Server does. The zero value serves each client that reaches
+// it, without authentication, over the host's own network.
 type Config struct {
-	// Inbound is what flows are registered as; SOCKSHost when zero. Those that
-	// come by HTTP are registered as HTTPProxy.
-	Inbound flow.Inbound
-	// Auth holds who may use the server; nil for everybody.
-	Auth *Credentials
-	// Rule returns why a flow is refused, or nil. It is asked
-	//   - for a client, before its first byte is read: the flow has a source and
-	//     no destination. When it is refused the connection is reset;
+	// Name is what the server calls itself in HTTP header fields; "" = "socks".
+	Name string
+	// Auth decides which users may use the server; nil = no authentication.
+	Auth Authenticator
+	// Rule returns why a request is refused, or nil. It is called
+	//   - for a client, before its first byte is read: the request has only a
+	//     source. If it is refused, the connection is reset;
 	//   - for each request, each datagram, and each peer that connects to a BIND:
 	//     the destination is an address, or a name that is not looked up yet. A
 	//     refused request gets reply 2.
-	// The flow is valid during the call. Nil allows everything.
-	Rule func(m *flow.Meta) error
-	// Upstream says that the Dialer's connections come from another host, as a
-	// Client's do, and that its Listen listens there. For a *Client it is set.
-	Upstream bool
-	// Resolver looks up the names that UDP datagrams are sent to. Nil leaves
-	// them to the Dialer's PacketConn, which is then given an Addr with a name.
+	// The request is valid during the call. Nil allows everything.
+	Rule func(r *Request) error
+	// Dialer returns what carries a request on. An association asks once, before it
+	// knows a destination. Nil, or nil returned, = the host's own network.
+	Dialer func(r *Request) Dialer
+	// Open registers a request that the rule allows, before it is dialed. Kill ends
+	// it without waiting, and may be called by any goroutine. An error refuses the
+	// request: a full registry, for example. Nil = there is no registry.
+	Open func(r *Request, kill func()) (Flow, error)
+	// Relay copies between client and destination. Nil = the server does it itself.
+	Relay Relay
+	// Resolver looks up the names that UDP datagrams are sent to. Nil leaves them to
+	// the Dialer's PacketConn, whose WriteTo then gets a wire.Addr with a name. With
+	// a nil Dialer it is net.DefaultResolver.
 	Resolver Resolver
 	// ListenUDP opens the socket that clients send their datagrams to, on the
 	// address that the client reached the server by. Nil is a host socket.
@@ -66,13 +60,13 @@ type Config struct {
 	DialTimeout      time.Duration // one outbound dial; 0 = 10s
 	BindTimeout      time.Duration // how long BIND waits for its peer; 0 = 3m
 	UDPTimeout       time.Duration // idle association; 0 = 5m
-	// DrainTimeout is how long Serve, once told to stop, lets UDP associations
-	// and plain HTTP requests finish. Connections live on in the relay and are
-	// not waited for.
+	// DrainTimeout is how long Serve, once its context has ended, lets UDP
+	// associations, plain HTTP requests and connections finish. It does not wait for
+	// the connections of Config.Relay.
 	DrainTimeout time.Duration
 
 	// Handshakes under way at once, of one client and in all. At the limit the
-	// oldest gives way. Dials and flows are bounded by the flow registry.
+	// oldest is evicted. Only Open can bound dials and flows.
 	MaxHandshakes          int // 0 = 16384
 	MaxHandshakesPerClient int // 0 = a quarter of MaxHandshakes, but no fewer than 64
 
@@ -90,13 +84,16 @@ type Config struct {
 // defaultHandshakeTimeout is for both sides.
 const defaultHandshakeTimeout = 10 * time.Second
 
-// patience is how long a handshake is left alone before it may have to give way
-// to another.
+// patience is how long a handshake is safe from eviction.
 const patience = time.Second
 
 func (c Config) withDefaults() Config {
-	if c.Inbound == flow.Transparent {
-		c.Inbound = flow.SOCKSHost
+	c.Name = cmp.Or(c.Name, "socks")
+	if c.Dialer == nil && c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
+	}
+	if c.Open == nil {
+		c.Open = func(*Request, func()) (Flow, error) { return unregistered{}, nil }
 	}
 	if c.ListenUDP == nil {
 		c.ListenUDP = listenHostUDP
@@ -117,14 +114,6 @@ func (c Config) withDefaults() Config {
 
 // share is how many of n places one client may have.
 func share(n int) int { return max(n/4, min(n, 64)) }
-
-func listenHostUDP(local netip.Addr) (net.PacketConn, error) {
-	network := "udp4"
-	if local.Is6() {
-		network = "udp6"
-	}
-	return net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0)))
-}
 
 // NeedsAllowOpen reports whether a listener on addr, host:port, can be reached
 // by other hosts: without authentication it would be an open proxy there.

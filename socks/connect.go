@@ -3,12 +3,12 @@ package socks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -26,36 +26,28 @@ func (c *client) write(b []byte) error {
 	return err
 }
 
-// meta describes the flow to dst.
-func (c *client) meta(network string, dst wire.Addr) flow.Meta {
-	m := flow.Meta{Inbound: c.kind, Network: network, Source: c.src, Dest: dst.AddrPort(), User: c.user}
-	if dst.IsName() {
-		m.Name = dst.Name
-	}
-	return m
+// describe returns the client's request.
+func (c *client) describe(cmd wire.Command, dst wire.Addr) Request {
+	return Request{Protocol: c.protocol, Command: cmd, Source: c.src, Dest: dst, User: c.user}
 }
 
-// open registers a flow, if rule and limits allow it.
-func (c *client) open(m flow.Meta, kill func()) (*flow.Flow, error) {
-	if err := c.judge(&m); err != nil {
+// open registers a request, if rule and registry allow it.
+func (c *client) open(r *Request, kill func()) (Flow, error) {
+	if err := c.judge(r); err != nil {
 		c.stats.refused.Add(1)
 		return nil, err
 	}
-	return c.register(m, kill)
+	return c.register(r, kill)
 }
 
-// register registers a flow that the rule allows. A connection is pending until
-// it has both its ends; an association has none to wait for.
-func (c *client) register(m flow.Meta, kill func()) (f *flow.Flow, err error) {
-	if m.Network == "tcp" {
-		f, err = c.flows.OpenPending(m, kill)
-	} else {
-		f, err = c.flows.Open(m, kill)
-	}
+// register registers a request that the rule allows.
+func (c *client) register(r *Request, kill func()) (Flow, error) {
+	f, err := c.cfg.Open(r, kill)
 	if err != nil {
 		c.stats.refused.Add(1)
+		return nil, fmt.Errorf("%w: %w", ErrLimit, err)
 	}
-	return f, err
+	return f, nil
 }
 
 // connect serves CONNECT: it dials, answers, and hands both ends to the relay.
@@ -65,12 +57,13 @@ func (c *client) connect(ctx context.Context, dst wire.Addr) {
 		c.refuse("", err)
 		return
 	}
-	f, err := c.open(c.meta("tcp", dst), func() { c.cancel(errKilled) })
+	r := c.describe(wire.Connect, dst)
+	f, err := c.open(&r, func() { c.cancel(errKilled) })
 	if err != nil {
 		c.refuse(dst.String(), err)
 		return
 	}
-	out, err := c.dial(ctx, f, dst)
+	out, err := c.dial(ctx, f, &r)
 	if err != nil {
 		f.Close()
 		if errors.Is(err, errGone) {
@@ -95,13 +88,13 @@ func (c *client) connect(ctx context.Context, dst wire.Addr) {
 	c.relay.Join(f, withPrefix(c.conn, c.in.rest()), out)
 }
 
-// dial dials dst for as long as the client waits for it. The flow is then no
-// longer pending.
-func (c *client) dial(ctx context.Context, f *flow.Flow, dst wire.Addr) (net.Conn, error) {
+// dial dials the destination until the client hangs up. The flow is then
+// established.
+func (c *client) dial(ctx context.Context, f Flow, r *Request) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	unwatch := c.watch()
-	out, err := c.dialer.DialContext(ctx, f.Meta(), "tcp", dst.String())
+	out, err := c.dialer(r).DialContext(ctx, "tcp", r.Dest.String())
 	unwatch()
 	cause := context.Cause(ctx)
 	switch {
@@ -120,9 +113,8 @@ func (c *client) dial(ctx context.Context, f *flow.Flow, dst wire.Addr) (net.Con
 	return nil, evicted(f, err)
 }
 
-// evicted turns the error of a flow that had to give way into what it is to the
-// client: time has run out.
-func evicted(f *flow.Flow, err error) error {
+// evicted returns err, or errEvicted for a flow that the registry has evicted.
+func evicted(f Flow, err error) error {
 	if f.Evicted() {
 		return errEvicted
 	}

@@ -9,6 +9,7 @@ import (
 var (
 	ErrAuth   = errors.New("socks: authentication refused")
 	ErrMethod = errors.New("socks: no acceptable authentication method")
+	ErrLimit  = errors.New("socks: no more flows are taken")
 	ErrRule   = errors.New("socks: not allowed by rule")
 )
 

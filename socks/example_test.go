@@ -2,40 +2,22 @@ package socks_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"syscall"
 
-	"netstackd/internal/flow"
 	"netstackd/socks"
+	"netstackd/socks/wire"
 )
 
-// copier is the simplest relay.
-type copier struct{}
-
-func (copier) Join(f *flow.Flow, inbound, outbound net.Conn) {
-	half := func(dst, src net.Conn) {
-		io.Copy(dst, src)
-		if c, ok := dst.(interface{ CloseWrite() error }); ok {
-			c.CloseWrite()
-		}
-	}
-	go func() {
-		done := make(chan struct{})
-		go func() { defer close(done); half(outbound, inbound) }()
-		half(inbound, outbound)
-		<-done
-		inbound.Close()
-		outbound.Close()
-		f.Close()
-	}()
-}
-
-// A server on the host that asks for a password, and a client that goes
-// through it.
-func ExampleServer() {
+// A server that asks for a password and does not connect to port 25, and a client
+// that goes through it.
+func Example() {
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "hello from the site")
 	}))
@@ -46,8 +28,18 @@ func ExampleServer() {
 		fmt.Println(err)
 		return
 	}
-	flows := flow.NewRegistry(flow.Config{})
-	server := socks.NewServer(hostDialer{}, copier{}, flows, socks.Config{Auth: users})
+	server := socks.NewServer(socks.Config{
+		Auth: users,
+		Rule: func(r *socks.Request) error {
+			if r.Command == wire.Connect {
+				fmt.Printf("%s asks by %s\n", r.User, r.Protocol)
+			}
+			if r.Dest.Port == 25 {
+				return errors.New("no mail")
+			}
+			return nil
+		},
+	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
@@ -58,14 +50,10 @@ func ExampleServer() {
 	served := make(chan error)
 	go func() { served <- server.Serve(ctx, ln) }()
 
-	upstream, err := socks.Via(hostDialer{}, "socks5://alice:secret@"+ln.Addr().String())
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		return upstream.DialContext(ctx, nil, network, address)
-	}}
+	client := socks.NewClient(ln.Addr().String(), nil, socks.ClientConfig{
+		Auth: wire.UserPass{User: "alice", Pass: "secret"},
+	})
+	transport := &http.Transport{DialContext: client.DialContext}
 	resp, err := (&http.Client{Transport: transport}).Get(site.URL)
 	if err != nil {
 		fmt.Println(err)
@@ -73,13 +61,42 @@ func ExampleServer() {
 	}
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	fmt.Printf("%sby %s\n", body, flows.Flows()[0].Meta.User)
-
 	transport.CloseIdleConnections()
+	fmt.Printf("%s", body)
+
+	_, err = client.DialContext(ctx, "tcp", "192.0.2.1:25")
+	fmt.Println(errors.Is(err, syscall.EACCES))
 	stop()
-	fmt.Println(<-served, flows.Drain(context.Background()))
+	fmt.Println(<-served)
 	// Output:
+	// alice asks by socks5
 	// hello from the site
-	// by alice
-	// <nil> <nil>
+	// alice asks by socks5
+	// true
+	// <nil>
+}
+
+// Requests for one network go out directly, all others through another proxy.
+func ExampleConfig_dialer() {
+	upstream, err := socks.Via(nil, "http://user:password@proxy.example:3128")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	office := netip.MustParsePrefix("192.0.2.0/24")
+	cfg := socks.Config{
+		Dialer: func(r *socks.Request) socks.Dialer {
+			if office.Contains(r.Dest.IP) {
+				return nil // this host's own network
+			}
+			return upstream
+		},
+	}
+	for _, dest := range []string{"192.0.2.7:80", "example.com:80"} {
+		addr, _ := wire.ParseHostPort(dest)
+		fmt.Println(dest, cfg.Dialer(&socks.Request{Command: wire.Connect, Dest: addr}))
+	}
+	// Output:
+	// 192.0.2.7:80 <nil>
+	// example.com:80 http://proxy.example:3128
 }

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks"
 	"netstackd/socks/wire"
 )
@@ -19,7 +18,7 @@ import (
 // mend, or the destination.
 func TestFault(t *testing.T) {
 	const target = "192.0.2.7:80"
-	refuse := dialFunc{local, func(context.Context, *flow.Meta, string, string) (net.Conn, error) {
+	refuse := dialFunc{local, func(context.Context, string, string) (net.Conn, error) {
 		return nil, syscall.ECONNREFUSED
 	}}
 	auth := credentials(t, "user:secret")
@@ -54,7 +53,7 @@ func TestFault(t *testing.T) {
 		{"the destination by HTTP", []string{"http://user:secret@" + closed.addr}, "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := via(t, local, tt.via...).DialContext(t.Context(), nil, "tcp", target)
+			_, err := via(t, local, tt.via...).DialContext(t.Context(), "tcp", target)
 			server, cause := socks.Fault(err)
 			if server != tt.server || !errors.Is(cause, tt.is) || tt.is == nil && cause != nil {
 				t.Fatalf("%v: %q is at fault, by %v; want %q, %v", err, server, cause, tt.server, tt.is)
@@ -72,7 +71,7 @@ func TestFault(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := via(t, local, "socks5://"+nobody).DialContext(ctx, nil, "tcp", target)
+	_, err := via(t, local, "socks5://"+nobody).DialContext(ctx, "tcp", target)
 	if server, cause := socks.Fault(err); cause != nil {
 		t.Errorf("%q is at fault, by %v, for a dial that was canceled", server, cause)
 	}
@@ -109,7 +108,7 @@ func TestUnanswered(t *testing.T) {
 			if server, cause := p.Waits(); cause != nil {
 				t.Errorf("it waits for %s before it begins: %v", server, cause)
 			}
-			_, err := via(t, local, tt.via...).DialContext(ctx, nil, "tcp", "192.0.2.7:80")
+			_, err := via(t, local, tt.via...).DialContext(ctx, "tcp", "192.0.2.7:80")
 			if server, cause := socks.Unanswered(err); server != tt.server || cause != tt.cause {
 				t.Errorf("%v: %s, %v; want %s, %v", err, server, cause, tt.server, tt.cause)
 			}
@@ -121,7 +120,7 @@ func TestUnanswered(t *testing.T) {
 			}
 		})
 	}
-	_, err := via(t, local, "socks5://"+open.addr).DialContext(t.Context(), nil, "tcp", closedPort(t))
+	_, err := via(t, local, "socks5://"+open.addr).DialContext(t.Context(), "tcp", closedPort(t))
 	if server, cause := socks.Unanswered(err); cause != nil {
 		t.Errorf("%v: %s, %v", err, server, cause)
 	}

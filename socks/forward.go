@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -52,7 +51,7 @@ func newForwarder(c *client) *forwarder {
 		MaxResponseHeaderBytes: 4 * maxHTTPHeader,
 	}
 	f.proxy = &httputil.ReverseProxy{
-		Rewrite:      rewrite,
+		Rewrite:      f.rewrite,
 		Transport:    f.transport,
 		ErrorHandler: f.failed,
 		ErrorLog:     c.web.http.ErrorLog,
@@ -62,14 +61,14 @@ func newForwarder(c *client) *forwarder {
 
 // rewrite makes the outbound request. ReverseProxy has already taken the
 // hop-by-hop header fields out; a forward proxy leaves the rest as it came.
-func rewrite(p *httputil.ProxyRequest) {
+func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
 	for _, k := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if v, ok := p.In.Header[k]; ok {
 			p.Out.Header[k] = v
 		}
 	}
 	p.Out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what Go can't parse
-	p.Out.Header.Add("Via", "1.1 netstackd")
+	p.Out.Header.Add("Via", "1.1 "+f.client.cfg.Name)
 }
 
 func (f *forwarder) close() { f.transport.CloseIdleConnections() }
@@ -79,7 +78,7 @@ func (f *forwarder) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	f.client.stats.failed.Add(1)
 	f.client.log("refused", r.URL.Host, err)
 	status, proxyStatus := httpStatus(err)
-	rw.Header().Set("Proxy-Status", "netstackd; error="+proxyStatus)
+	rw.Header().Set("Proxy-Status", f.client.cfg.Name+"; error="+proxyStatus)
 	http.Error(rw, reason(ReplyFor(err), err), status)
 }
 
@@ -98,10 +97,11 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	conn := &flowConn{}
-	if conn.flow, err = c.open(c.meta("tcp", dst), func() { cancel(errKilled) }); err != nil {
+	r := c.describe(wire.Connect, dst)
+	if conn.flow, err = c.open(&r, func() { cancel(errKilled) }); err != nil {
 		return nil, err
 	}
-	conn.Conn, err = c.dialer.DialContext(ctx, conn.flow.Meta(), "tcp", dst.String())
+	conn.Conn, err = c.dialer(&r).DialContext(ctx, "tcp", dst.String())
 	if err != nil {
 		conn.flow.Close()
 		return nil, evicted(conn.flow, err)
@@ -117,7 +117,7 @@ func (f *forwarder) dial(ctx context.Context, _, address string) (net.Conn, erro
 // flowConn is an outbound connection that counts as a flow until it is closed.
 type flowConn struct {
 	net.Conn
-	flow   *flow.Flow
+	flow   Flow
 	closed atomic.Bool
 }
 

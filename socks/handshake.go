@@ -11,6 +11,7 @@ import (
 
 // serve5 is the server's side of RFC 1928 up to the request.
 func (c *client) serve5(ctx context.Context, stop func() bool) {
+	c.protocol = SOCKS5
 	c.answer = func(b []byte, r wire.Reply, bnd netip.AddrPort, _ error) []byte {
 		return wire.Response{Reply: r, Addr: wire.AddrFrom(bnd)}.Append(b)
 	}
@@ -92,6 +93,7 @@ func (c *client) authenticate(ctx context.Context, up wire.UserPass) bool {
 // serve4 is the server's side of SOCKS4 and SOCKS4a. Neither can prove who the
 // user is, so neither is served where that is asked for.
 func (c *client) serve4(ctx context.Context, stop func() bool) {
+	c.protocol = SOCKS4
 	code := byte(wire.Rejected4)
 	c.answer = func(b []byte, r wire.Reply, bnd netip.AddrPort, _ error) []byte {
 		if r == wire.ReplySucceeded {

@@ -38,7 +38,7 @@ func (d hostDialer) resolve(address string) string {
 
 // DialContext has no route to the Internet, whatever the machine has: BINDs
 // listen on loopback.
-func (d hostDialer) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (d hostDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	address = d.resolve(address)
 	if address == "198.41.0.4:9" || address == "[2001:503:ba3e::2:30]:9" {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ENETUNREACH}
@@ -47,12 +47,12 @@ func (d hostDialer) DialContext(ctx context.Context, m *flow.Meta, network, addr
 	return nd.DialContext(ctx, network, address)
 }
 
-func (d hostDialer) ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error) {
+func (d hostDialer) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	var lc net.ListenConfig
 	return lc.ListenPacket(ctx, network, address)
 }
 
-func (d hostDialer) Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error) {
+func (d hostDialer) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	return lc.Listen(ctx, network, address)
 }
@@ -67,17 +67,17 @@ func (d hostDialer) LookupNetIP(ctx context.Context, network, host string) ([]ne
 // dialFunc answers DialContext itself and leaves the rest to the host.
 type dialFunc struct {
 	hostDialer
-	dial func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error)
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-func (d dialFunc) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
-	return d.dial(ctx, m, network, address)
+func (d dialFunc) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return d.dial(ctx, network, address)
 }
 
-// refuseIf is a rule that refuses the flows for which bad holds.
-func refuseIf(bad func(m *flow.Meta) bool) func(m *flow.Meta) error {
-	return func(m *flow.Meta) error {
-		if bad(m) {
+// refuseIf is a rule that refuses the requests for which bad holds.
+func refuseIf(bad func(r *socks.Request) bool) func(r *socks.Request) error {
+	return func(r *socks.Request) error {
+		if bad(r) {
 			return errors.New("by the test's rule")
 		}
 		return nil
@@ -91,6 +91,27 @@ type proxy struct {
 	flows *flow.Registry
 	relay *relay.Relay
 	stop  func() // ends Serve and waits for it
+}
+
+// open registers a request as the daemon does.
+func (p *proxy) open(r *socks.Request, kill func()) (socks.Flow, error) {
+	m := flow.Meta{Network: r.Network(), Source: r.Source, Dest: r.Dest.AddrPort(), User: r.User}
+	open := p.flows.OpenPending
+	if r.Command == wire.Associate {
+		open = p.flows.Open
+	}
+	f, err := open(m, kill)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// joiner is a relay that gets its flows from proxy.open.
+type joiner struct{ *relay.Relay }
+
+func (j joiner) Join(f socks.Flow, inbound, outbound net.Conn) {
+	j.Relay.Join(f.(*flow.Flow), inbound, outbound)
 }
 
 // start runs a server on an address of the loopback interface, ends it with
@@ -116,7 +137,10 @@ func startLimited(t testing.TB, address string, d socks.Dialer, cfg socks.Config
 		t.Fatal(err)
 	}
 	p := &proxy{addr: ln.Addr().String(), flows: flow.NewRegistry(limits), relay: relay.New(loop, relay.Config{})}
-	p.Server = socks.NewServer(d, p.relay, p.flows, cfg)
+	cfg.Dialer = func(*socks.Request) socks.Dialer { return d }
+	cfg.Open = p.open
+	cfg.Relay = joiner{p.relay}
+	p.Server = socks.NewServer(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	loopCtx, loopCancel := context.WithCancel(context.Background())
 	var serve, loops sync.WaitGroup

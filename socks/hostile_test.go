@@ -31,7 +31,7 @@ func newStuck() *stuck {
 	return &stuck{begun: make(chan struct{}, 100), ended: make(chan error, 100)}
 }
 
-func (d *stuck) DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+func (d *stuck) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	d.begun <- struct{}{}
 	<-ctx.Done()
 	d.ended <- context.Cause(ctx)
@@ -68,10 +68,10 @@ func TestServerHangupCancelsDial(t *testing.T) {
 func TestServerHalfCloseDuringDial(t *testing.T) {
 	target := echo(t)
 	release := make(chan struct{})
-	d := dialFunc{local, func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	d := dialFunc{local, func(ctx context.Context, network, address string) (net.Conn, error) {
 		select {
 		case <-release:
-			return local.DialContext(ctx, m, network, address)
+			return local.DialContext(ctx, network, address)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -108,11 +108,11 @@ func TestServerDialTimeout(t *testing.T) {
 func TestServerDialsYield(t *testing.T) {
 	target := echo(t)
 	dead := newStuck()
-	d := dialFunc{local, func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	d := dialFunc{local, func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == target {
-			return local.DialContext(ctx, m, network, address)
+			return local.DialContext(ctx, network, address)
 		}
-		return dead.DialContext(ctx, m, network, address)
+		return dead.DialContext(ctx, network, address)
 	}}
 	p := startLimited(t, "127.0.0.1:0", d, socks.Config{DialTimeout: time.Minute}, flow.Config{MaxPendingPerSource: 2})
 	first, second := dial(t, p.addr), dial(t, p.addr)
@@ -134,8 +134,8 @@ func TestServerRefusals(t *testing.T) {
 	target := echo(t)
 	http := "CONNECT " + target + " HTTP/1.1\r\nHost: x\r\n\r\n"
 	t.Run("client", func(t *testing.T) {
-		p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool {
-			return m.Source.Addr() == netip.MustParseAddr("127.0.0.1") && !m.Dest.IsValid() && m.Name == ""
+		p := start(t, local, socks.Config{Rule: refuseIf(func(r *socks.Request) bool {
+			return r.Source.Addr() == netip.MustParseAddr("127.0.0.1") && r.Command == 0
 		})})
 		c, err := net.Dial("tcp", p.addr)
 		if err == nil { // the reset may even be faster than this
@@ -147,7 +147,7 @@ func TestServerRefusals(t *testing.T) {
 		}
 	})
 	t.Run("rule", func(t *testing.T) {
-		p := start(t, local, socks.Config{Rule: refuseIf(func(m *flow.Meta) bool { return m.Dest.String() == target })})
+		p := start(t, local, socks.Config{Rule: refuseIf(func(r *socks.Request) bool { return r.Dest.String() == target })})
 		socks5(t, dial(t, p.addr), wire.Connect, target, wire.ReplyNotAllowed)
 		c := dial(t, p.addr)
 		send(t, c, http)
@@ -261,7 +261,7 @@ func TestServerSlow(t *testing.T) {
 		t.Errorf("%d goroutines", n)
 	}
 	eventually(t, "an honest client gets through", func() bool {
-		c, err := via(t, local, "socks5://"+p.addr).DialContext(t.Context(), nil, "tcp", target)
+		c, err := via(t, local, "socks5://"+p.addr).DialContext(t.Context(), "tcp", target)
 		if err == nil {
 			c.Close()
 		}
@@ -331,11 +331,11 @@ func TestServerNeverReads(t *testing.T) {
 func TestServerStop(t *testing.T) {
 	target := echo(t)
 	dead := newStuck()
-	d := dialFunc{local, func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	d := dialFunc{local, func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == target {
-			return local.DialContext(ctx, m, network, address)
+			return local.DialContext(ctx, network, address)
 		}
-		return dead.DialContext(ctx, m, network, address)
+		return dead.DialContext(ctx, network, address)
 	}}
 	p := start(t, d, socks.Config{DialTimeout: time.Minute, HandshakeTimeout: time.Minute})
 	flowing := dial(t, p.addr)
@@ -366,11 +366,11 @@ func TestServerStop(t *testing.T) {
 func TestServerKill(t *testing.T) {
 	target := echo(t)
 	dead := newStuck()
-	d := dialFunc{local, func(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error) {
+	d := dialFunc{local, func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == target {
-			return local.DialContext(ctx, m, network, address)
+			return local.DialContext(ctx, network, address)
 		}
-		return dead.DialContext(ctx, m, network, address)
+		return dead.DialContext(ctx, network, address)
 	}}
 	p := start(t, d, socks.Config{DialTimeout: time.Minute})
 	c := dial(t, p.addr)
@@ -417,7 +417,7 @@ func TestServerAcceptFails(t *testing.T) {
 		}
 		return &failing{Listener: ln, errs: errs}
 	}
-	s := socks.NewServer(local, nil, flow.NewRegistry(flow.Config{}), socks.Config{})
+	s := socks.NewServer(socks.Config{})
 	ln := listen(&net.OpError{Err: syscall.EMFILE}, syscall.ECONNABORTED, syscall.ENFILE)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -457,7 +457,7 @@ func FuzzServer(f *testing.F) {
 		f.Add([]byte(seed), 1)
 		f.Add([]byte(seed), len(seed)/2)
 	}
-	refuse := dialFunc{local, func(context.Context, *flow.Meta, string, string) (net.Conn, error) {
+	refuse := dialFunc{local, func(context.Context, string, string) (net.Conn, error) {
 		return nil, syscall.ECONNREFUSED
 	}}
 	noUDP := func(netip.Addr) (net.PacketConn, error) { return nil, syscall.EADDRNOTAVAIL }

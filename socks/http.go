@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"netstackd/admission"
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -114,7 +113,7 @@ func (w *web) Addr() net.Addr { return wire.Addr{Name: "http"} }
 func (w *web) take(c *client) {
 	c.conn.SetDeadline(noDeadline)
 	own := *c // the original ends with its goroutine
-	own.kind, own.in = flow.HTTPProxy, nil
+	own.protocol, own.in = HTTP, nil
 	wc := &webConn{Conn: c.conn, prefix: c.in.rest(), client: &own, web: w, place: c.place}
 	c.place = nil
 	wc.waiting.Store(true)
@@ -215,7 +214,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			w.svc.stats.badAuth.Add(1)
 			// Kept open, it would cost a client nothing to hold and to guess on.
 			rw.Header().Set("Connection", "close")
-			rw.Header().Set("Proxy-Authenticate", `Basic realm="netstackd", charset="UTF-8"`)
+			rw.Header().Set("Proxy-Authenticate", `Basic realm="`+w.svc.cfg.Name+`", charset="UTF-8"`)
 			http.Error(rw, "proxy authentication required", http.StatusProxyAuthRequired)
 			return
 		}
@@ -272,7 +271,7 @@ func (w *web) connect(wc *webConn, rw http.ResponseWriter, r *http.Request) {
 	c.conn = withPrefix(wc.Conn, append(early, wc.prefix...))
 	c.in = newReader(c.conn)
 	defer func() { c.in.free() }()
-	c.answer = answerHTTP
+	c.answer = c.answerHTTP
 	c.connect(ctx, dst)
 }
 
@@ -288,25 +287,22 @@ func buffered(buf *bufio.ReadWriter) []byte {
 }
 
 // answerHTTP is the reply to CONNECT.
-func answerHTTP(b []byte, r wire.Reply, _ netip.AddrPort, cause error) []byte {
+func (c *client) answerHTTP(b []byte, r wire.Reply, _ netip.AddrPort, cause error) []byte {
 	if r == wire.ReplySucceeded {
 		return append(b, "HTTP/1.1 200 Connection established\r\n\r\n"...)
 	}
 	status, proxyStatus := httpStatus(cause)
 	text := reason(r, cause) + "\n"
 	return fmt.Appendf(b, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"+
-		"Proxy-Status: netstackd; error=%s\r\nConnection: close\r\n\r\n%s",
-		status, http.StatusText(status), len(text), proxyStatus, text)
+		"Proxy-Status: %s; error=%s\r\nConnection: close\r\n\r\n%s",
+		status, http.StatusText(status), len(text), c.cfg.Name, proxyStatus, text)
 }
 
 // reason says to a client in words why a flow failed, without what an error
 // text could tell about the host.
 func reason(r wire.Reply, cause error) string {
-	switch {
-	case is(cause, flow.ErrLimit):
-		return "too many flows"
-	case is(cause, flow.ErrDraining):
-		return "shutting down"
+	if is(cause, ErrLimit) {
+		return "no more flows are taken"
 	}
 	return r.String()
 }
@@ -315,7 +311,7 @@ func reason(r wire.Reply, cause error) string {
 // error type of RFC 9209.
 func httpStatus(err error) (status int, proxyStatus string) {
 	switch r := ReplyFor(err); {
-	case is(err, flow.ErrLimit, flow.ErrDraining):
+	case is(err, ErrLimit):
 		return http.StatusServiceUnavailable, "connection_limit_reached"
 	case r == wire.ReplyNotAllowed:
 		return http.StatusForbidden, "destination_ip_prohibited"

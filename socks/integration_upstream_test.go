@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"netstackd/internal/flow"
 	"netstackd/socks"
 	"netstackd/socks/wire"
 )
@@ -15,13 +14,13 @@ import (
 // through uses our client against somebody else's server: it connects several
 // times, so that what it learns about the server counts, and then to a port
 // that is closed.
-func through(t *testing.T, url string) socks.Dialer {
+func through(t *testing.T, url string) socks.Upstream {
 	t.Helper()
 	target := echo(t)
 	d := via(t, local, url)
 	data := strings.Repeat("upstream", 1<<16)
 	for range 3 {
-		c, err := d.DialContext(t.Context(), nil, "tcp", target)
+		c, err := d.DialContext(t.Context(), "tcp", target)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,12 +29,12 @@ func through(t *testing.T, url string) socks.Dialer {
 		c.Close()
 	}
 	named := serveTCP(t, ":0", func(c net.Conn) { io.Copy(c, c) }) // localhost may be ::1 first
-	c, err := d.DialContext(t.Context(), nil, "tcp", "localhost:"+port(named))
+	c, err := d.DialContext(t.Context(), "tcp", "localhost:"+port(named))
 	if err != nil {
 		t.Fatalf("by name: %v", err)
 	}
 	c.Close()
-	if c, err := d.DialContext(t.Context(), nil, "tcp", closedPort(t)); err == nil {
+	if c, err := d.DialContext(t.Context(), "tcp", closedPort(t)); err == nil {
 		c.Close()
 		t.Error("a closed port answers")
 	} else {
@@ -54,7 +53,7 @@ func TestIntegrationMicrosocks(t *testing.T) {
 	daemon(t, addr, microsocks, "-i", "127.0.0.1", "-p", port(addr), "-u", "user", "-P", "pass")
 	through(t, "socks5://user:pass@"+addr)
 	for _, url := range []string{"socks5://user:wrong@" + addr, "socks5://" + addr} {
-		if c, err := via(t, local, url).DialContext(t.Context(), nil, "tcp", echo(t)); err == nil {
+		if c, err := via(t, local, url).DialContext(t.Context(), "tcp", echo(t)); err == nil {
 			c.Close()
 			t.Error("connected without the password")
 		} else {
@@ -83,7 +82,7 @@ func TestIntegrationDante(t *testing.T) {
 	d := through(t, "socks5://"+addr)
 
 	_, udp := udpEcho(t, "127.0.0.1:0")
-	pc, err := d.ListenPacket(t.Context(), nil, "udp", "")
+	pc, err := d.ListenPacket(t.Context(), "udp", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +90,7 @@ func TestIntegrationDante(t *testing.T) {
 	exchange(t, pc, net.UDPAddrFromAddrPort(udp), udp, []byte("through dante"))
 	exchange(t, pc, wire.Addr{Name: "localhost", Port: udp.Port()}, udp, []byte("by name"))
 
-	ln, err := d.Listen(t.Context(), &flow.Meta{Dest: udp}, "tcp", "")
+	ln, err := d.Bind(t.Context(), wire.AddrFrom(udp))
 	if err != nil {
 		t.Fatal(err)
 	}

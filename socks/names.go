@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
@@ -47,7 +46,7 @@ func newNames(a *association) *names {
 
 // send sends payload to dst when its address is known. It keeps a copy of what
 // has to wait. Asked is as for allows.
-func (n *names) send(asked *flow.Meta, dst wire.Addr, payload []byte) {
+func (n *names) send(asked *Request, dst wire.Addr, payload []byte) {
 	n.mu.Lock()
 	queue, looking := n.waiting[dst.Name]
 	if k, ok := n.known[dst.Name]; ok && !looking && time.Now().Before(k.until) {
@@ -68,7 +67,7 @@ func (n *names) send(asked *flow.Meta, dst wire.Addr, payload []byte) {
 }
 
 // deliver sends payload to the first of a name's addresses that the rule allows.
-func (n *names) deliver(asked *flow.Meta, k known, port uint16, payload []byte) {
+func (n *names) deliver(asked *Request, k known, port uint16, payload []byte) {
 	for _, ip := range k.ips {
 		if dst := (wire.Addr{IP: ip, Port: port}); n.a.allows(asked, dst) {
 			n.a.send(dst, payload)
@@ -81,7 +80,7 @@ func (n *names) deliver(asked *flow.Meta, k known, port uint16, payload []byte) 
 // lookup finds a name's addresses and then sends what has been waiting for it.
 func (n *names) lookup(name string) {
 	ctx, cancel := context.WithTimeout(n.a.ctx, n.a.cfg.DialTimeout)
-	asked := n.a.meta("udp", wire.Addr{})
+	asked := n.a.describe(wire.Associate, wire.Addr{})
 	ips, err := n.a.cfg.Resolver.LookupNetIP(ctx, "ip", name)
 	cancel()
 	k := known{until: time.Now().Add(nameTTLFail)}

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,15 +16,11 @@ import (
 
 	"netstackd/admission"
 	"netstackd/gopool"
-	"netstackd/internal/flow"
 	"netstackd/socks/wire"
 )
 
 // Server is a SOCKS4, SOCKS4a, SOCKS5 and HTTP proxy on one port.
 type Server struct {
-	dialer     Dialer
-	relay      Relay
-	flows      *flow.Registry
 	cfg        Config
 	handshakes *admission.Limiter
 	relays     sync.Map           // netip.AddrPort of the sockets that associations' clients send to
@@ -31,18 +28,11 @@ type Server struct {
 	stats      counters
 }
 
-// NewServer returns a server that carries flows on with dialer, copies with
-// relay and registers in flows. No goroutine starts before Serve.
-func NewServer(dialer Dialer, relay Relay, flows *flow.Registry, cfg Config) *Server {
+// NewServer returns a server. No goroutine starts before Serve.
+func NewServer(cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	if _, ok := dialer.(*Client); ok {
-		cfg.Upstream = true
-	}
 	return &Server{
-		dialer: dialer,
-		relay:  relay,
-		flows:  flows,
-		cfg:    cfg,
+		cfg: cfg,
 		handshakes: admission.New(admission.Config{
 			Total:     cfg.MaxHandshakes,
 			PerSource: cfg.MaxHandshakesPerClient,
@@ -60,12 +50,22 @@ func (s *Server) Relays(a netip.AddrPort) bool {
 	return ok
 }
 
-// judge returns why the rule refuses a flow, or nil.
-func (s *Server) judge(m *flow.Meta) error {
+// dialer returns what carries a request on.
+func (s *Server) dialer(r *Request) Dialer {
+	if s.cfg.Dialer != nil {
+		if d := s.cfg.Dialer(r); d != nil {
+			return d
+		}
+	}
+	return hostDialer{}
+}
+
+// judge returns why the rule refuses a request, or nil.
+func (s *Server) judge(r *Request) error {
 	if s.cfg.Rule == nil {
 		return nil
 	}
-	if err := s.cfg.Rule(m); err != nil {
+	if err := s.cfg.Rule(r); err != nil {
 		return fmt.Errorf("%w: %w", ErrRule, err)
 	}
 	return nil
@@ -133,12 +133,15 @@ func (s *Server) Spare() bool {
 }
 
 // Serve accepts from ln, which it closes, until ctx ends; it then returns nil.
-// Handshakes, dials and waiting BINDs end with ctx, UDP associations and plain
-// HTTP requests after Config.DrainTimeout at the latest; connections that have
-// been joined live on in the relay. Serve may run for several listeners.
+// Handshakes, dials and waiting BINDs end with ctx; all else ends after
+// Config.DrainTimeout at the latest, except the connections of Config.Relay. Serve
+// may run for several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &service{Server: s, drain: newDrain(ctx, s.cfg.DrainTimeout)}
+	l := &service{Server: s, drain: newDrain(ctx, s.cfg.DrainTimeout), relay: s.cfg.Relay}
+	if l.relay == nil {
+		l.relay = copies{l.drain.ctx, &l.wg}
+	}
 	l.web = newWeb(l)
 	defer l.drain.stop()
 	defer l.wg.Wait()
@@ -187,6 +190,7 @@ type service struct {
 	clients gopool.Pool
 	web     *web
 	drain   *drain
+	relay   Relay
 }
 
 // Causes for which a client's context ends, besides the server's own.
@@ -200,13 +204,13 @@ var (
 // until it ends. One goroutine works on it.
 type client struct {
 	*service
-	conn  net.Conn
-	in    *reader
-	src   netip.AddrPort   // the client
-	local netip.AddrPort   // the address that it connected to
-	user  string           // authenticated
-	place *admission.Place // among the handshakes
-	kind  flow.Inbound
+	conn     net.Conn
+	in       *reader
+	src      netip.AddrPort   // the client
+	local    netip.AddrPort   // the address that it connected to
+	user     string           // authenticated
+	place    *admission.Place // among the handshakes
+	protocol Protocol         // "" before the first byte
 	// answer appends the protocol's reply. Cause may be nil.
 	answer func(b []byte, r wire.Reply, bnd netip.AddrPort, cause error) []byte
 	cancel context.CancelCauseFunc
@@ -215,9 +219,9 @@ type client struct {
 // serveConn carries a connection from its first byte to the relay.
 func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 	src := addrPort(conn.RemoteAddr())
-	if err := s.judge(&flow.Meta{Inbound: s.cfg.Inbound, Network: "tcp", Source: src}); err != nil {
+	if err := s.judge(&Request{Source: src}); err != nil {
 		s.stats.denied.Add(1)
-		s.cfg.Log.Debug("refused", "proto", s.cfg.Inbound, "src", src, "err", err)
+		s.cfg.Log.Debug("refused", "proto", "socks", "src", src, "err", err)
 		abort(conn)
 		return
 	}
@@ -244,7 +248,6 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 		src:     src,
 		local:   addrPort(conn.LocalAddr()),
 		place:   place,
-		kind:    s.cfg.Inbound,
 		cancel:  cancel,
 	}
 	defer func() { // take clears both
@@ -286,7 +289,7 @@ func (c *client) log(what, dst string, err error) {
 	if !c.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	attrs := []slog.Attr{slog.String("proto", c.kind.String()), slog.String("src", c.src.String())}
+	attrs := []slog.Attr{slog.String("proto", cmp.Or(string(c.protocol), "socks")), slog.String("src", c.src.String())}
 	if dst != "" {
 		attrs = append(attrs, slog.String("dst", dst))
 	}

@@ -11,11 +11,12 @@ import (
 	"netstackd/socks/wire"
 )
 
-// Via returns a Dialer that goes through the upstreams that the URLs name, one
-// behind the other; the first is dialed by next. Each is as ParseUpstream takes
-// it, or "direct", which adds nothing. Without any, next is returned. Errors do
-// not repeat credentials.
-func Via(next Dialer, urls ...string) (Dialer, error) {
+// Via returns a client of the upstreams that the URLs name, one behind the other.
+// The first is dialed through next; nil = the host's own network. Each URL is as
+// ParseUpstream takes it, or "direct", which adds nothing. Without any, Via returns
+// nil. Errors do not repeat credentials.
+func Via(next ContextDialer, urls ...string) (Upstream, error) {
+	var last Upstream
 	for _, raw := range urls {
 		if raw == "direct" {
 			continue
@@ -24,13 +25,14 @@ func Via(next Dialer, urls ...string) (Dialer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("socks: upstream %w", err)
 		}
-		next = upstream(u, next)
+		last = clientOf(u, next)
+		next = last
 	}
-	return next, nil
+	return last, nil
 }
 
-// upstream returns the client of a URL that ParseUpstream has taken.
-func upstream(u *url.URL, next Dialer) Dialer {
+// clientOf returns the client of a URL that ParseUpstream has taken.
+func clientOf(u *url.URL, next ContextDialer) Upstream {
 	port := u.Port()
 	if port == "" {
 		port = defaultPort(u.Scheme)
@@ -49,7 +51,7 @@ func upstream(u *url.URL, next Dialer) Dialer {
 }
 
 // defaultPort is the port that a scheme's URL means without one; "" = the
-// scheme is not spoken.
+// scheme is not protocol.
 func defaultPort(scheme string) string {
 	switch scheme {
 	case "socks5", "socks5h", "socks4a":
@@ -79,7 +81,7 @@ func ParseUpstream(raw string) (*url.URL, error) {
 	case port == "" && u.User != nil:
 		return nil, fmt.Errorf("has an unknown scheme; use %s", schemes)
 	case port == "":
-		return nil, fmt.Errorf("%q is not spoken; use %s", u.Scheme+"://", schemes)
+		return nil, fmt.Errorf("%q is not protocol; use %s", u.Scheme+"://", schemes)
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("has no host; write %s://host:%s", u.Scheme, port)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
@@ -110,7 +112,7 @@ var errNotURL = errors.New("is not a URL; write socks5://[user:password@]host:po
 	"and in user and password %2F for /, %23 for #, %3F for ?, %40 for @ and %25 for %")
 
 var (
-	_ Dialer = (*Client)(nil)
-	_ Dialer = (*Client4)(nil)
-	_ Dialer = (*HTTPClient)(nil)
+	_ Upstream = (*Client)(nil)
+	_ Upstream = (*Client4)(nil)
+	_ Upstream = (*HTTPClient)(nil)
 )

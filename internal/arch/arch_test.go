@@ -155,6 +155,29 @@ func TestImportGraph(t *testing.T) {
 	}
 }
 
+// A package outside internal, cmd and bench is public: a program of another module
+// can use it. It imports no internal package, except in tests.
+func TestPublicPackages(t *testing.T) {
+	public := map[string]bool{"tun": false, "queue": false, "link": false, "socks": false}
+	for name, p := range packages(t) {
+		switch first, _, _ := strings.Cut(name, "/"); first {
+		case "internal", "cmd", "bench":
+			continue
+		}
+		public[name] = true
+		for _, path := range p.Imports {
+			if strings.HasPrefix(path, module) && strings.Contains(path+"/", "/internal/") {
+				t.Errorf("%s is public and imports %s", name, path)
+			}
+		}
+	}
+	for name, exists := range public {
+		if !exists {
+			t.Errorf("there is no package %s", name)
+		}
+	}
+}
+
 // Only tests import the test harness, and no package has an init function.
 func TestNoInitNoHarness(t *testing.T) {
 	for name, p := range packages(t) {

@@ -74,42 +74,41 @@ func (f *frontend) start() {
 	f.cancel = cancel
 	e := f.engine
 	base := socks.Config{
-		Auth:         f.auth,
-		Rule:         e.routes.Permit,
+		Name:         "netstackd",
+		Relay:        relayFlows{e.relay},
 		DialTimeout:  f.cfg.DialTimeout,
 		UDPTimeout:   f.cfg.UDPTimeout,
 		DrainTimeout: f.cfg.Drain,
 		// Clients without a flow have a share of what the flows have.
 		MaxHandshakes: min(16384, max(64, e.maxFlows/2)),
 		MaxIdle:       min(4096, max(64, e.maxFlows/4)),
-		Log:           e.log,
 	}
-	if f.carriage.host != nil {
+	if f.auth != nil {
+		base.Auth = f.auth
+	}
+	upstream := f.carriage.host == nil
+	if !upstream {
 		base.Resolver = f.carriage.host
-	} else {
-		base.Upstream = true
 	}
 	hostCfg := base
-	hostCfg.Inbound = flow.SOCKSHost
-	d := f.carriage.dialer
+	onHost := &inbound{e, flow.SOCKSHost, f.carriage.dialer, upstream}
 	if f.cfg.SOCKSEgress == config.EgressStack {
-		d, hostCfg.Resolver, hostCfg.Upstream = stackEgress{e.stack, f.names}, f.names, false
+		hostCfg.Resolver, onHost.dialer, onHost.upstream = f.names, stackEgress{e.stack, f.names}, false
 	}
-	onHost := socks.NewServer(d, e.relay, e.flows, hostCfg)
-	e.routes.SetListeners(addrPorts(f.host), onHost.Relays)
+	host := onHost.server(hostCfg)
+	e.routes.SetListeners(addrPorts(f.host), host.Relays)
 
 	stackCfg := base
-	stackCfg.Inbound = flow.SOCKSStack
 	stackCfg.ListenUDP = func(local netip.Addr) (net.PacketConn, error) {
 		return e.stack.ListenUDP(netip.AddrPortFrom(local, 0))
 	}
-	onStack := socks.NewServer(f.carriage.dialer, e.relay, e.flows, stackCfg)
+	onStack := &inbound{e, flow.SOCKSStack, f.carriage.dialer, upstream}
 
 	// Connections of the stack have no descriptor.
-	evict := onHost.Spare
+	evict := host.Spare
 	e.evictClient.Store(&evict)
-	f.serve(ctx, onHost, f.host)
-	f.serve(ctx, onStack, f.stack)
+	f.serve(ctx, host, f.host)
+	f.serve(ctx, onStack.server(stackCfg), f.stack)
 
 	if f.cfg.Reload != nil {
 		f.serving.Go(func() { f.reload(ctx) })

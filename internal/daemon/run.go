@@ -119,19 +119,17 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 // those that would close the loop.
 func (e *engine) carry(cfg config.Config, out *hostnet.Dialer, loop *loop) (carriage, error) {
 	urls := make([]string, 0, len(cfg.Via))
-	direct := true
 	for _, u := range cfg.Via {
 		urls = append(urls, u.String())
-		direct = direct && u.String() == "direct"
 	}
-	via, err := socks.Via(out, urls...)
+	via, err := socks.Via(ownFlows{out}, urls...)
 	if err != nil {
 		return carriage{}, err
 	}
-	if direct {
-		return carriage{dialer: via, host: out}, nil
+	if via == nil {
+		return carriage{dialer: out, host: out}, nil
 	}
-	return carriage{dialer: newUpstreams(via, loop, e.log), loop: loop}, nil
+	return carriage{dialer: newUpstreams(overUpstream{via}, loop, e.log), loop: loop}, nil
 }
 
 // warnUncaptured says which address family --exclude leaves nothing of.

@@ -149,11 +149,11 @@ func TestUpstreamWithoutAnswersIsSaid(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				d, err := socks.Via(&tt.upstream, tt.via+"://proxy.test:1080")
+				d, err := socks.Via(ownFlows{&tt.upstream}, tt.via+"://proxy.test:1080")
 				if err != nil {
 					t.Fatal(err)
 				}
-				u := newUpstreams(d, nil, slog.New(slog.NewTextHandler(&out, nil)))
+				u := newUpstreams(overUpstream{d}, nil, slog.New(slog.NewTextHandler(&out, nil)))
 				dial := func() {
 					ctx, cancel := context.WithCancel(t.Context())
 					if tt.cause == deadline {
