@@ -91,7 +91,7 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 		e.relay.SetBuffers(b)
 		stack.LimitBuffers(b.Stack)
 	})
-	e.relay = relay.New(loop, relay.Config{Waiting: e.memory.setWaiting})
+	e.relay = relay.New(loop, relay.Config{Waiting: e.memory.setWaiting, Proven: e.memory.setProven})
 	e.maxFlows = min(cfg.MaxFlows, maxFlows(cfg.MaxMemory))
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows:     e.maxFlows,

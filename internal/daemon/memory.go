@@ -15,12 +15,12 @@ const (
 	// flowBuffers is how many a flow has: two in the stack, of what the
 	// application has sent and what it has yet to take, and as many in a socket.
 	flowBuffers = 4
-	// waitShare is how much of what is there for the buffers of directions that
-	// wait each of them may take, were they all to wait at once. Those which
-	// began to wait when they were fewer took more, and keep it: as their number
-	// doubles, each time a thirty-second is taken by as many as there were before.
+	// waitShare is the part, one in so many, of the memory for directions that
+	// wait which all of them would take if they began to wait at once. A direction
+	// that began to wait while there were fewer took more and keeps it. Each time
+	// that the number doubles, the new ones take another thirty-second.
 	waitShare = 16
-	// provenBuffer is for flows whose ends both make progress.
+	// provenBuffer is for flows whose ends both make progress, while there are few.
 	provenBuffer = 2 << 20
 	// kernelBuffer is what the kernel gives a socket at first (tcp_rmem).
 	kernelBuffer = 128 << 10
@@ -28,13 +28,18 @@ const (
 	ownTuning = 8 << 20
 )
 
-// memory shares --max-memory among the flows, by two numbers. All of them may
-// fill the stack's two buffers to the last byte, whatever their number. And
-// directions that wait for their reader, which hold the stack's buffer and the
-// kernel's full, may hold them for good: these are shared with more to spare.
+// memory shares --max-memory among the flows, by three numbers.
 //
-// Sizes halve whenever one of the numbers has doubled, and grow back when it is
-// a quarter, so that one which hovers about a step costs nothing. At
+//   - All flows may fill the stack's two buffers to the last byte, whatever
+//     their number.
+//   - Directions that wait for their reader hold the stack's buffer and the
+//     kernel's full, and may hold them for good. Each gets a share that leaves
+//     room for those to come.
+//   - Proven flows get more than that. All of them may stop at once, and each has
+//     filled its buffers by the time that it counts as one that waits.
+//
+// Sizes halve when one of the numbers has doubled, and grow back when it is a
+// quarter, so that a number that hovers about a step costs nothing. At
 // smallestBuffer it is the number of flows that is limited.
 type memory struct {
 	budget         int64
@@ -42,9 +47,9 @@ type memory struct {
 	most           int                 // the most that a buffer in the stack may be
 	apply          func(relay.Buffers) // must not block
 
-	flows, waiting step
-	mu             sync.Mutex // orders apply
-	now            relay.Buffers
+	flows, waiting, proven step
+	mu                     sync.Mutex // orders apply
+	now                    relay.Buffers
 }
 
 // newMemory divides the budget. The sockets' part is at most a quarter of what
@@ -76,20 +81,29 @@ func (m *memory) setWaiting(n int) {
 	}
 }
 
+// setProven follows the number of proven flows.
+func (m *memory) setProven(n int) {
+	if m.proven.follow(n) {
+		m.update()
+	}
+}
+
 // update applies the sizes if they are others than before. It is called once
 // when what they are applied to has started.
 func (m *memory) update() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	flows, waiting := m.flows.load(), m.waiting.load()
+	flows, waiting, proven := m.flows.load(), m.waiting.load(), m.proven.load()
 	stack := min(m.stack>>(flows+1), m.stack/waitShare>>waiting)
 	b := relay.Buffers{
 		Stack:  int(min(max(stack, smallestBuffer), int64(m.most))),
-		Socket: socketBuffer(m.sockets / waitShare >> waiting),
+		Socket: socketBuffer(min(m.sockets/waitShare>>waiting, m.budget/flowBuffers>>proven)),
 		// A flow that waits for its turn fills its socket as well. Most are idle,
 		// so that each may have what the kernel gives it at first.
-		Fresh:     socketBuffer(max(m.sockets>>flows, min(kernelBuffer, m.budget/flowBuffers>>flows))),
-		Proven:    min(provenBuffer, m.most),
+		Fresh: socketBuffer(max(m.sockets>>flows, min(kernelBuffer, m.budget/flowBuffers>>flows))),
+		// Where the kernel's limit for all sockets makes m.sockets small, proven
+		// flows may go beyond it: they are slowed down by the kernel, not by us.
+		Proven:    int(min(max(m.budget/2/waitShare>>proven, smallestBuffer), provenBuffer, int64(m.most))),
 		MaxProven: int(min(m.stack, m.sockets) / 8 / provenBuffer),
 	}
 	if b != m.now {

@@ -61,6 +61,56 @@ func TestMemoryOfThoseThatWait(t *testing.T) {
 	}
 }
 
+// Proven flows that all stop reading at once hold no more than the budget: each
+// has filled its four buffers by the time that it counts as one that waits.
+func TestMemoryOfProvenFlows(t *testing.T) {
+	const budget, most = 64 << 20, 8 << 20
+	var b relay.Buffers
+	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to })
+	m.update()
+	for n := 1; n <= maxFlows(budget); n++ {
+		m.setFlows(n)
+		m.setProven(n)
+		if held := n * 2 * (max(b.Stack, b.Proven) + max(b.Socket, b.Proven)); held > budget {
+			t.Fatalf("%d flows may hold %d bytes, over %d", n, held, budget)
+		}
+	}
+}
+
+// Flows that are proven and stop one after the other hold no more than the
+// budget, although each may take a share for as many as there were before it.
+func TestMemoryOfProvenFlowsInTurn(t *testing.T) {
+	const budget, most = 64 << 20, 8 << 20
+	var b relay.Buffers
+	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to })
+	m.update()
+	held := 0
+	for n := 1; n <= maxFlows(budget); n++ {
+		m.setFlows(n)
+		m.setProven(n)
+		held += max(b.Stack, b.Proven) + max(b.Socket, b.Proven)
+		m.setWaiting(n)
+	}
+	t.Logf("%d MiB held of %d", held>>20, budget>>20)
+	if held > budget {
+		t.Errorf("%d bytes held", held)
+	}
+}
+
+// A few proven flows have large buffers beside many that stand still.
+func TestMemoryForAFewProvenFlows(t *testing.T) {
+	const most = 8 << 20
+	var b relay.Buffers
+	m := newMemory(1<<30, 128<<20, most, func(to relay.Buffers) { b = to })
+	m.update()
+	m.setFlows(2000)
+	m.setWaiting(2000)
+	m.setProven(8)
+	if b.Proven != provenBuffer {
+		t.Errorf("%d bytes for each of 8 proven flows", b.Proven)
+	}
+}
+
 // With memory to spare the kernel sizes its sockets' buffers itself, and the
 // stack's are as large as they get.
 func TestMemoryIsPlentiful(t *testing.T) {

@@ -57,14 +57,14 @@ func (b Buffers) proven() Buffers {
 // when its task runs next: a pair that does not run does not grow either.
 type memory struct {
 	buffers atomic.Pointer[Buffers]
-	waiting atomic.Int64 // directions
+	waiting counter      // directions
+	proven  counter      // flows
 	places  atomic.Int64 // of those of MaxProven that are taken
-	changed func(int)
 }
 
-func (m *memory) init(changed func(int)) {
+func (m *memory) init(cfg Config) {
 	m.buffers.Store(&Buffers{Stack: math.MaxInt32})
-	m.changed = changed
+	m.waiting.changed, m.proven.changed = cfg.Waiting, cfg.Proven
 }
 
 // SetBuffers limits the buffers of flows from now on.
@@ -87,10 +87,16 @@ func (m *memory) pipe() int {
 	return pipeSize
 }
 
-// wait counts directions that begin to wait, or with less than 0, end to.
-func (m *memory) wait(n int64) {
-	w := m.waiting.Add(n)
-	if m.changed != nil {
-		m.changed(int(w))
+// counter is a number whose changes are reported.
+type counter struct {
+	n       atomic.Int64
+	changed func(int) // nil = not reported
+}
+
+// add adds n, which may be negative.
+func (c *counter) add(n int64) {
+	now := c.n.Add(n)
+	if c.changed != nil {
+		c.changed(int(now))
 	}
 }

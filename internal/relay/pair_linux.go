@@ -214,6 +214,7 @@ func (p *pair) run() {
 	changed = p.noteWait(&p.down) || changed
 	if !p.proven && p.moved >= p.after {
 		p.proven, changed = true, true
+		p.r.proven.add(1)
 	}
 	if changed {
 		p.resize()
@@ -252,9 +253,9 @@ func (p *pair) noteWait(h *half) bool {
 	}
 	h.waiting = waiting
 	if waiting {
-		p.r.wait(1)
+		p.r.waiting.add(1)
 	} else {
-		p.r.wait(-1)
+		p.r.waiting.add(-1)
 	}
 	return true
 }
@@ -351,9 +352,12 @@ func (h *half) pumpPrefix(count func(int64)) error {
 func (p *pair) end(reset bool) {
 	p.task.Stop()
 	p.leave()
+	if p.proven {
+		p.r.proven.add(-1)
+	}
 	for _, h := range []*half{&p.up, &p.down} {
 		if h.waiting {
-			p.r.wait(-1)
+			p.r.waiting.add(-1)
 		}
 		if h.pipe != nil {
 			h.pipe.close()

@@ -99,6 +99,8 @@ type Config struct {
 	// Waiting is called after the number of directions that wait for their
 	// reader changed, from a worker of the loop. It must not block.
 	Waiting func(directions int)
+	// Proven is called in the same way after the number of proven flows changed.
+	Proven func(flows int)
 }
 
 // Relay joins pairs of connections. Use New.
@@ -117,7 +119,7 @@ type Relay struct {
 // serves the loop, and closes it after Wait.
 func New(loop *epoll.Loop, cfg Config) *Relay {
 	r := &Relay{loop: loop}
-	r.memory.init(cfg.Waiting)
+	r.memory.init(cfg)
 	r.buffers.New = func() any { return new([copyBuffer]byte) }
 	r.zeroCopy.init()
 	return r
