@@ -85,7 +85,8 @@ func (d *daemon) memory(ctx context.Context) (process, sockets int64) {
 }
 
 // socketMemory adds up what ss(8) prints about queues: skmem:(r…,rb…,t…,tb…,
-// f…,w…,o…,bl…,d…), of which r, f, w, o and bl are bytes held.
+// f…,w…,o…,bl…,d…), of which r, f, w, o and bl are bytes held. f may be negative
+// for a moment; ss prints that as a large number of 32 bits.
 func socketMemory(out string) (sum int64) {
 	for _, part := range strings.Split(out, "skmem:(")[1:] {
 		fields, _, _ := strings.Cut(part, ")")
@@ -93,8 +94,8 @@ func socketMemory(out string) (sum int64) {
 			name := strings.TrimRight(field, "0123456789")
 			switch name {
 			case "r", "f", "w", "o", "bl":
-				n, _ := strconv.ParseInt(field[len(name):], 10, 64)
-				sum += n
+				n, _ := strconv.ParseUint(field[len(name):], 10, 32)
+				sum += int64(int32(n))
 			}
 		}
 	}

@@ -21,8 +21,10 @@ import (
 type path struct {
 	name  string
 	from  *host
-	local netip.Addr     // of the client; invalid leaves it to the kernel
-	socks netip.AddrPort // of a proxy; invalid is none
+	local netip.Addr // of the client; invalid leaves it to the kernel
+	// locals, if any, are the client's addresses in turn, in place of local.
+	locals []netip.Addr
+	socks  netip.AddrPort // of a proxy; invalid is none
 	// direct, if valid, is the one destination there is.
 	direct netip.AddrPort
 	ipv6   bool
@@ -48,7 +50,11 @@ func (p path) connect(ctx context.Context, i int, port uint16) (*net.TCPConn, er
 	if p.socks.IsValid() {
 		first = p.socks
 	}
-	c, err := p.from.dial(ctx, p.local, first)
+	local := p.local
+	if len(p.locals) > 0 {
+		local = p.locals[i%len(p.locals)]
+	}
+	c, err := p.from.dial(ctx, local, first)
 	if err != nil || !p.socks.IsValid() {
 		return c, err
 	}

@@ -206,6 +206,7 @@ func (n *network) join(wire impaired) (err error) {
 		return err
 	}
 	if err := n.c.ip("link set lo up", "addr add 10.88.0.2/16 dev eth0", "addr add 10.88.0.3/16 dev eth0",
+		"addr add 10.88.0.4/16 dev eth0", "addr add 10.88.0.5/16 dev eth0", "addr add 10.88.0.6/16 dev eth0", "addr add 10.88.0.7/16 dev eth0",
 		"addr add fd88::2/64 dev eth0 nodad",
 		"link set eth0 up", "route add default via 10.88.0.1", "route add default via fd88::1"); err != nil {
 		return err

@@ -245,6 +245,7 @@ func (r *run) sequence(ctx context.Context) (m marks) {
 	m.began, m.bytes[0] = time.Now(), r.carried()
 	pause(ctx, beforeLoad)
 	m.on, m.bytes[1] = time.Now(), r.carried()
+	noted := r.noteRates()
 	window := r.window
 	if window == 0 {
 		window = windowDefault
@@ -253,6 +254,7 @@ func (r *run) sequence(ctx context.Context) (m marks) {
 	m.err = r.load(under, r)
 	cancel()
 	m.off, m.bytes[2] = time.Now(), r.carried()
+	noted()
 	r.noteStalled(ctx)
 	for ctx.Err() == nil && time.Since(m.off) < backWithin+2*time.Second {
 		if _, ok := r.stream.recovered(m.off); ok {
@@ -262,6 +264,33 @@ func (r *run) sequence(ctx context.Context) (m marks) {
 	}
 	m.end = time.Now()
 	return m
+}
+
+// noteRates notes what the flows carry in each second until the function that it
+// returns is called.
+func (r *run) noteRates() (stop func()) {
+	var rates []string
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for last := r.carried(); ; {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+			}
+			now := r.carried()
+			rates = append(rates, fmt.Sprintf("%.0f", float64(now-last)*8/1e6))
+			last = now
+		}
+	}()
+	return func() {
+		close(quit)
+		<-ended
+		r.note("the flows in each second of the load: %s Mb/s", strings.Join(rates, " "))
+	}
 }
 
 // noteStalled looks at flows that have no byte come back within half a second,

@@ -45,8 +45,11 @@ func stallRows() []row {
 // stallWindow leaves the queues time to fill.
 const stallWindow = 2 * windowDefault
 
-// fromC is a LAN client's way to B.
-func fromC(n *network) path { return path{from: n.c, local: netip.Addr{}} }
+// fromC is the way of four LAN clients to B. One address may have half of all
+// flows, and the healthy clients have others.
+func fromC(n *network) path {
+	return path{from: n.c, locals: []netip.Addr{addr4(10, 88, 4), addr4(10, 88, 5), addr4(10, 88, 6), addr4(10, 88, 7)}}
+}
 
 // upload writes until the deadline: the queues on the way are full then.
 func upload(c net.Conn, _ int) error {

@@ -57,8 +57,8 @@ func TestMalformedMakers(t *testing.T) {
 
 func TestSocketMemory(t *testing.T) {
 	out := "ESTAB 0 0 10.77.0.1:1 10.78.0.1:2 skmem:(r752552,rb10196786,t0,tb1893888,f1112,w7,o1,bl2,d2)\n" +
-		"UNCONN 0 0 *:1 *:* skmem:(r1000,rb1,t0,tb1,f0,w0,o0,bl0,d0)\n"
-	if got, want := socketMemory(out), int64(752552+1112+7+1+2+1000); got != want {
+		"UNCONN 0 0 *:1 *:* skmem:(r1000,rb1,t0,tb1,f4294967196,w0,o0,bl0,d0)\n"
+	if got, want := socketMemory(out), int64(752552+1112+7+1+2+1000-100); got != want {
 		t.Errorf("%d bytes, want %d", got, want)
 	}
 }
