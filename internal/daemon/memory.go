@@ -24,6 +24,10 @@ const (
 	provenBuffer = 2 << 20
 	// kernelBuffer is what the kernel gives a socket at first (tcp_rmem).
 	kernelBuffer = 128 << 10
+	// freshSend is what a flow that is not proven may queue for the application.
+	// Many that are opened and not read would else each be filled at the speed of
+	// the machine with as much as a fast reader needs, and slow down the others.
+	freshSend = 256 << 10
 	// ownTuning is when the kernel is left to size its sockets' buffers itself.
 	ownTuning = 8 << 20
 )
@@ -104,6 +108,7 @@ func (m *memory) update() {
 		// Where the kernel's limit for all sockets makes m.sockets small, proven
 		// flows may go beyond it: they are slowed down by the kernel, not by us.
 		Proven:    int(min(max(m.budget/2/waitShare>>proven, smallestBuffer), provenBuffer, int64(m.most))),
+		FreshSend: freshSend,
 		MaxProven: int(min(m.stack, m.sockets) / 8 / provenBuffer),
 	}
 	if b != m.now {

@@ -18,25 +18,25 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c := &Conn{s: s, ep: ep, wq: wq}
 	limit := int(s.bufferLimit.Load())
 	c.setSendBuffer(int64(min(limit, s.cfg.TCP.SendBuffer)))
-	c.SetBuffers(limit)
+	c.SetBuffers(limit, limit)
 	c.setKeepAlive(s.cfg.TCP.KeepAlive)
 	return c
 }
 
-// SetBuffers makes bytes the most that each of the connection's two buffers
+// SetBuffers sets the most bytes that each of the connection's two buffers
 // holds, within the stack's TCPConfig. What is queued beyond it stays; the
 // window that the application sees shrinks as it drains. It may not run during
 // ReceiveFrom, which relies on the room that it found.
-func (c *Conn) SetBuffers(bytes int) {
+func (c *Conn) SetBuffers(receive, send int) {
 	o := c.ep.SocketOptions()
-	if send := int64(min(bytes, c.s.cfg.TCP.SendBuffer)); o.GetSendBufferSize() != send {
-		c.setSendBuffer(send)
+	if size := int64(min(send, c.s.cfg.TCP.SendBuffer)); o.GetSendBufferSize() != size {
+		c.setSendBuffer(size)
 	}
 	// Below the limit gVisor tunes the receive buffer, until its size is set.
-	receive := int64(min(bytes, c.s.cfg.TCP.ReceiveBuffer))
-	if size := o.GetReceiveBufferSize(); size > receive || c.receiveCut && size != receive {
+	most := int64(min(receive, c.s.cfg.TCP.ReceiveBuffer))
+	if size := o.GetReceiveBufferSize(); size > most || c.receiveCut && size != most {
 		c.receiveCut = true
-		o.SetReceiveBufferSize(receive, true)
+		o.SetReceiveBufferSize(most, true)
 	}
 }
 

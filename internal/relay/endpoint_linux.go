@@ -38,7 +38,13 @@ func (e *endpointEnd) tryWrite(b []byte) (int, error) { return e.ep.TryWrite(b) 
 
 func (e *endpointEnd) closeWrite() error { return e.ep.CloseWrite() }
 
-func (e *endpointEnd) setBuffers(b Buffers) { e.ep.SetBuffers(b.Stack) }
+func (e *endpointEnd) setBuffers(b Buffers) {
+	send := b.Stack
+	if b.send > 0 {
+		send = min(send, b.send)
+	}
+	e.ep.SetBuffers(b.Stack, send)
+}
 
 func (e *endpointEnd) settled() bool { return e.ep.Settled() }
 

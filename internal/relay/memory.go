@@ -22,6 +22,11 @@ type Buffers struct {
 	// Proven is for all buffers of proven flows, where it is more. Of these,
 	// MaxProven may wait with that much; 0 = none.
 	Proven, MaxProven int
+	// FreshSend is Stack for flows that are not proven, where it is less, in the
+	// buffer of what the application has yet to take; 0 = Stack.
+	FreshSend int
+
+	send int // Stack in that buffer, where it is less; 0 = Stack
 }
 
 // provenMove is what a flow has moved, besides what its buffers hold, when it
@@ -35,6 +40,7 @@ func (b *Buffers) provenAfter() int64 {
 
 // fresh is b for flows that are not proven.
 func (b Buffers) fresh() Buffers {
+	b.send = b.FreshSend
 	if b.Fresh > 0 && (b.Socket == 0 || b.Fresh < b.Socket) {
 		b.Socket = b.Fresh
 	}

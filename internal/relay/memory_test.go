@@ -37,6 +37,17 @@ func TestLimitedBuffers(t *testing.T) {
 	}
 }
 
+// A flow that was never read holds less in the stack than the others may.
+func TestFreshSend(t *testing.T) {
+	const limit, most = 64 << 10, 1 << 20
+	var waiting atomic.Int64
+	r := newRigWith(t, relay.Config{Waiting: func(n int) { waiting.Store(int64(n)) }})
+	r.relay.SetBuffers(relay.Buffers{Stack: 8 << 20, Socket: limit, Fresh: limit, FreshSend: limit})
+	if n := fill(t, r, stackOut, &waiting); n > most {
+		t.Errorf("%d bytes go into a flow that may queue %d for its reader", n, limit)
+	}
+}
+
 // fill writes into a flow until it takes no more, then reads it empty, and
 // returns how much it took.
 func fill(t *testing.T, r *rig, kind string, waiting *atomic.Int64) (sent int) {
@@ -47,7 +58,7 @@ func fill(t *testing.T, r *rig, kind string, waiting *atomic.Int64) (sent int) {
 	case *net.TCPConn:
 		_ = c.SetWriteBuffer(small)
 	case *netstack.Conn:
-		c.SetBuffers(small)
+		c.SetBuffers(small, small)
 	}
 	block := make([]byte, 64<<10)
 	for {

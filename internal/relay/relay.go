@@ -56,8 +56,8 @@ type Endpoint interface {
 	ReceiveFrom(fd, max int) (int, error)
 	// TryWrite queues as much of b as fits. EAGAIN: nothing does.
 	TryWrite(b []byte) (int, error)
-	// SetBuffers makes bytes the most that the connection queues each way.
-	SetBuffers(bytes int)
+	// SetBuffers sets the most bytes that the connection queues each way.
+	SetBuffers(receive, send int)
 	// CloseWrite sends FIN after what is queued.
 	CloseWrite() error
 	// Reset ends the connection with RST.
