@@ -42,6 +42,17 @@ const maxKnown = 4096
 // Change counts what a Reload did to the list of users.
 type Change struct{ Users, Added, Removed, Changed int }
 
+// CredentialsError is an error of NewCredentials or Reload.
+type CredentialsError struct {
+	File string // the file that is wrong, "" for the entries beside it
+	Err  error
+}
+
+func (e *CredentialsError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CredentialsError) Unwrap() error { return e.Err }
+
 // NewCredentials takes entries of the form USER:SECRET and, unless it is "", a
 // file with one such entry a line, where empty lines and those that begin with
 // # count for nothing. A SECRET that is a bcrypt ($2b$…) or argon2 ($argon2id$…)
@@ -61,13 +72,13 @@ func (c *Credentials) Reload() error {
 	users := make(map[string]secret)
 	for i, e := range c.inline {
 		if err := addEntry(users, e); err != nil {
-			return fmt.Errorf("socks: --auth, number %d: %w", i+1, err)
+			return &CredentialsError{Err: fmt.Errorf("socks: credentials, number %d: %w", i+1, err)}
 		}
 	}
 	if c.file != "" {
 		text, err := os.ReadFile(c.file)
 		if err != nil {
-			return fmt.Errorf("socks: --auth-file: %w", err)
+			return &CredentialsError{File: c.file, Err: fmt.Errorf("socks: credentials: %w", err)}
 		}
 		for i, line := range strings.Split(string(text), "\n") {
 			line = strings.TrimSuffix(line, "\r")
@@ -75,12 +86,12 @@ func (c *Credentials) Reload() error {
 				continue
 			}
 			if err := addEntry(users, line); err != nil {
-				return fmt.Errorf("socks: --auth-file %s, line %d: %w", c.file, i+1, err)
+				return &CredentialsError{File: c.file, Err: fmt.Errorf("socks: credentials: %s, line %d: %w", c.file, i+1, err)}
 			}
 		}
 	}
 	if len(users) == 0 {
-		return errors.New("socks: no credentials: add a line USER:PASSWORD to --auth-file, or give --auth USER:PASSWORD")
+		return &CredentialsError{File: c.file, Err: errors.New("socks: no credentials: add a line USER:PASSWORD")}
 	}
 	// Unknown users cost what the costliest known one does.
 	var decoy secret

@@ -92,14 +92,14 @@ func TestCredentialsErrors(t *testing.T) {
 		strings.Repeat("secret", 50) + ":x",
 	} {
 		_, err := socks.NewCredentials([]string{"a:b", entry}, "")
-		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "--auth, number 2") {
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "credentials, number 2") {
 			t.Errorf("%.20q: %v", entry, err)
 		}
 	}
 	if _, err := socks.NewCredentials(nil, ""); err == nil {
 		t.Error("no credentials at all are taken")
 	}
-	if _, err := socks.NewCredentials(nil, "/nonexistent/file"); err == nil || !strings.Contains(err.Error(), "--auth-file") {
+	if _, err := socks.NewCredentials(nil, "/nonexistent/file"); err == nil || !strings.Contains(err.Error(), "credentials") {
 		t.Errorf("missing file: %v", err)
 	}
 }

@@ -105,7 +105,7 @@ func TestIntegrationAdoptRefused(t *testing.T) {
 		says string
 	}{
 		"TAP":        {func() (int, error) { return rawTUN("tap0", unix.IFF_TAP|unix.IFF_NO_PI) }, nil, "TAP"},
-		"file":       {func() (int, error) { return unix.Open(os.DevNull, unix.O_RDWR, 0) }, []error{unix.ENOTTY, unix.EINVAL}, "--tun-fd"},
+		"file":       {func() (int, error) { return unix.Open(os.DevNull, unix.O_RDWR, 0) }, []error{unix.ENOTTY, unix.EINVAL}, "/dev/net/tun"},
 		"unattached": {func() (int, error) { return unix.Open("/dev/net/tun", unix.O_RDWR, 0) }, []error{unix.EBADFD}, "TUNSETIFF"},
 	} {
 		t.Run(name, func(t *testing.T) {

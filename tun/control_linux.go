@@ -119,7 +119,7 @@ func (d *Device) MTU() (int, error) {
 	}
 	ifr, err := c.ioctl(unix.SIOCGIFMTU, "SIOCGIFMTU", nil)
 	if err != nil {
-		return 0, fmt.Errorf("tun: mtu of %s: %w: give it with --mtu N", c.name, err)
+		return 0, &ConfigError{"MTU", fmt.Errorf("tun: mtu of %s: %w: give it", c.name, err)}
 	}
 	return int(ifr.Uint32()), nil
 }
@@ -143,9 +143,9 @@ func (d *Device) ensureMTU(mtu int) error {
 	err = d.SetMTU(mtu)
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: give --mtu %d, or have root run 'ip link set dev %s mtu %d'", err, have, d.control.name, mtu)
+		return &ConfigError{"MTU", fmt.Errorf("%w: give %d, or have root run 'ip link set dev %s mtu %d'", err, have, d.control.name, mtu)}
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w: --mtu takes 68 to 65535", err)
+		return &ConfigError{"MTU", fmt.Errorf("%w: it takes 68 to 65535", err)}
 	}
 	return err
 }

@@ -17,3 +17,17 @@ var (
 	// this package.
 	ErrTruncated = fmt.Errorf("%w: packet longer than the buffers", syscall.EMSGSIZE)
 )
+
+// ConfigError is an error that is about one field of Config.
+type ConfigError struct {
+	Field string
+	Err   error
+}
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// ConfigField returns the name of the field.
+func (e *ConfigError) ConfigField() string { return e.Field }

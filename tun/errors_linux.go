@@ -40,10 +40,17 @@ func (e *ioError) Is(target error) bool {
 
 // openError adds advice to an error of attach.
 func openError(name string, err error) error {
+	text := fmt.Errorf("tun: %w", err)
 	if mend := openMend(name, err); mend != "" {
-		return fmt.Errorf("tun: %w: %s", err, mend)
+		text = fmt.Errorf("tun: %w: %s", err, mend)
 	}
-	return fmt.Errorf("tun: %w", err)
+	switch {
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):
+		return &ConfigError{"Name", text}
+	case errors.Is(err, unix.E2BIG):
+		return &ConfigError{"Queues", text}
+	}
+	return text
 }
 
 func openMend(name string, err error) string {
@@ -63,13 +70,13 @@ func openMend(name string, err error) string {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Sprintf("run it as root, or have root make the interface for you with 'ip tuntap add dev %s mode tun user %d multi_queue'; 'netstackd exec' needs no root", orAny(name), os.Getuid())
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Sprintf("interface %s is in use by another process: stop that, or choose another name with --tun NAME", name)
+		return fmt.Sprintf("interface %s is in use by another process: stop that, or choose another name", name)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Sprintf("an interface %s that is no TUN exists: choose another name with --tun NAME", name)
+		return fmt.Sprintf("an interface %s that is no TUN exists: choose another name", name)
 	case errors.Is(err, unix.ENOTTY):
 		return node + " is not the TUN driver's: replace it with 'rm " + node + " && mknod -m 666 " + node + " c 10 200'"
 	case errors.Is(err, unix.E2BIG):
-		return "the kernel has no room for that many queues: give fewer with --queues N"
+		return "the kernel has no room for that many queues: give fewer"
 	}
 	return ""
 }
@@ -91,7 +98,7 @@ func adoptError(fd int, err error) error {
 	case errors.Is(err, unix.EBADFD):
 		mend = ": it has no interface: whoever opened " + node + " must make the TUNSETIFF ioctl before passing it on, and the interface must live"
 	case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
-		mend = ": it is no TUN: --tun-fd takes an fd of " + node
+		mend = ": it is no TUN: open " + node
 	}
 	return fmt.Errorf("tun: fd %d: ioctl TUNGETIFF: %w%s", fd, err, mend)
 }

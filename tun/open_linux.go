@@ -129,7 +129,7 @@ func closeAll(fds []int) {
 // checkName refuses the names that the kernel refuses with a bare EINVAL.
 func checkName(name string) error {
 	if len(name) >= unix.IFNAMSIZ || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n") {
-		return fmt.Errorf("%q is no interface name: --tun takes up to %d bytes without / : or space", name, unix.IFNAMSIZ-1)
+		return &ConfigError{"Name", fmt.Errorf("%q is no interface name: one has up to %d bytes without / : or space", name, unix.IFNAMSIZ-1)}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 
@@ -19,7 +20,11 @@ func credentials(cfg config.Config, log *slog.Logger) (*socks.Credentials, error
 	}
 	auth, err := socks.NewCredentials(entries, cfg.AuthFile)
 	if err != nil {
-		return nil, err
+		flag := "auth"
+		if at, ok := errors.AsType[*socks.CredentialsError](err); ok && at.File != "" {
+			flag = "auth-file"
+		}
+		return nil, &flagError{flag, err}
 	}
 	warnOfOthers(cfg.AuthFile, log)
 	return auth, nil

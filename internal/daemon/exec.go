@@ -22,6 +22,7 @@ import (
 // returns the command's exit status. With an error, the status is the one that
 // exec ends with for it.
 func Exec(ctx context.Context, cfg config.Config, command []string) (status int, err error) {
+	defer func() { err = withFlag(err) }()
 	log, lines := newLogger(os.Stderr, cfg)
 	defer lines.Close()
 	if len(cfg.PassedOver) > 0 {

@@ -15,12 +15,12 @@ import (
 // another netstackd most likely: the interface, for which err is what opening it
 // gave, the addresses and the ports. On an error it closes dev.
 func unoccupied(cfg config.Config, dev *tun.Device, err error) error {
-	errs := []error{err}
+	errs := []error{withFlag(err)}
 	link := ""
 	if err == nil {
 		link = dev.Name()
 	}
-	errs = append(errs, netcfg.AddressesFree(link, cfg.Address))
+	errs = append(errs, withFlag(netcfg.AddressesFree(link, cfg.Address)))
 	for _, addr := range cfg.SOCKS {
 		ln, err := hostnet.ListenLocal(context.Background(), addr, cfg.KeepAlive)
 		switch {

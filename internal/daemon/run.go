@@ -30,6 +30,7 @@ import (
 // Run carries traffic until ctx ends or something fails. What it did to the
 // host is undone when it returns.
 func Run(ctx context.Context, cfg config.Config) (err error) {
+	defer func() { err = withFlag(err) }()
 	log, lines := newLogger(os.Stderr, cfg)
 	defer lines.Close()
 	if err := limits(&cfg, log); err != nil {

@@ -181,7 +181,7 @@ func (r *Registry) enter() (n int64, err error) {
 	}
 	if limit := r.limit.Load(); limit > 0 && n > limit {
 		r.left()
-		return 0, fmt.Errorf("flow: %w: %d open (--max-flows)", ErrLimit, limit)
+		return 0, fmt.Errorf("flow: %w: %d open", ErrLimit, limit)
 	}
 	return n, nil
 }

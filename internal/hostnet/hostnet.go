@@ -194,7 +194,7 @@ func (d *Dialer) Listen(ctx context.Context, _ *flow.Meta, network, address stri
 func (d *Dialer) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	if d.cfg.NoIPv6 {
 		if network == "ip6" {
-			return nil, &net.DNSError{Err: "IPv6 is off (--no-ipv6)", Name: host, IsNotFound: true}
+			return nil, &net.DNSError{Err: "IPv6 is off", Name: host, IsNotFound: true}
 		}
 		network = "ip4"
 	}

@@ -33,7 +33,7 @@ func (d *Dialer) ListenPing(_ context.Context, family string) (*Ping, error) {
 		fd, err = unix.Socket(domain, unix.SOCK_RAW|flags, proto)
 	}
 	if errors.Is(err, unix.EPERM) {
-		return nil, &SocketError{Flag: "ping", Err: err,
+		return nil, &SocketError{Setting: "ping", Err: err,
 			Mend: `echo requests need "sysctl -w net.ipv4.ping_group_range='0 2147483647'" or CAP_NET_RAW`}
 	}
 	if err != nil {

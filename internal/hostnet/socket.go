@@ -5,17 +5,20 @@ import (
 	"syscall"
 )
 
-// SocketError says that a socket could not be kept out of the TUN. It wraps
-// the errno; Error names the flag that asked for it and the mend.
+// SocketError says that a socket could not be set up. It wraps the errno.
 type SocketError struct {
-	Flag string // the flag's name, with dashes
-	Mend string // what to do, in one line
-	Err  error
+	Field   string // of Config, "" for none
+	Setting string // what was set, and its value
+	Mend    string // what to do, in one line
+	Err     error
 }
 
 func (e *SocketError) Error() string {
-	return fmt.Sprintf("hostnet: %s: %v: %s", e.Flag, e.Err, e.Mend)
+	return fmt.Sprintf("hostnet: %s: %v: %s", e.Setting, e.Err, e.Mend)
 }
+
+// ConfigField returns the name of the field that asked for the setting.
+func (e *SocketError) ConfigField() string { return e.Field }
 
 // Unwrap returns the errno.
 func (e *SocketError) Unwrap() error { return e.Err }

@@ -21,15 +21,16 @@ func (d *Dialer) keepOut(fd int) error {
 	if d.cfg.Mark != 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.cfg.Mark)); err != nil {
 			return &SocketError{
-				Flag: fmt.Sprintf("--fwmark %#x", d.cfg.Mark),
-				Mend: "marking sockets needs CAP_NET_ADMIN: run as root, or leave out --fwmark and --route",
-				Err:  err,
+				Field:   "Mark",
+				Setting: fmt.Sprintf("mark %#x", d.cfg.Mark),
+				Mend:    "marking sockets needs CAP_NET_ADMIN: run as root, or without a mark",
+				Err:     err,
 			}
 		}
 	}
 	if d.cfg.Interface != "" {
 		if err := unix.BindToDevice(fd, d.cfg.Interface); err != nil {
-			e := &SocketError{Flag: "--interface " + d.cfg.Interface, Err: err,
+			e := &SocketError{Field: "Interface", Setting: "interface " + d.cfg.Interface, Err: err,
 				Mend: "binding to an interface needs CAP_NET_RAW: run as root"}
 			if errors.Is(err, unix.ENODEV) {
 				e.Mend = "no such interface; `ip link` lists them"

@@ -122,7 +122,7 @@ func TestIntegrationMark(t *testing.T) {
 		t.Error("no TCP_NODELAY or no SO_KEEPALIVE")
 	}
 	bad := hostnet.New(hostnet.Config{Interface: "nosuch0"})
-	if err := bad.Check(t.Context()); !errors.Is(err, unix.ENODEV) || !strings.HasPrefix(err.Error(), "hostnet: --interface nosuch0") {
+	if err := bad.Check(t.Context()); !errors.Is(err, unix.ENODEV) || !strings.HasPrefix(err.Error(), "hostnet: interface nosuch0") {
 		t.Errorf("no such interface: %v", err)
 	}
 }
@@ -133,7 +133,7 @@ func TestIntegrationMarkRefused(t *testing.T) {
 	}
 	d := hostnet.New(hostnet.Config{Mark: 7})
 	_, err := d.DialContext(t.Context(), meta, "tcp", "127.0.0.1:9")
-	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "--fwmark 0x7") || strings.Contains(err.Error(), "127.0.0.1") {
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "mark 0x7") || strings.Contains(err.Error(), "127.0.0.1") {
 		t.Errorf("error: %v", err)
 	}
 	if err2 := d.Check(t.Context()); err2 == nil || err2.Error() != err.Error() {

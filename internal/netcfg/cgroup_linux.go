@@ -3,7 +3,6 @@ package netcfg
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -45,12 +44,12 @@ func excludeCgroup(path string, mark uint32) (*os.File, error) {
 	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("--exclude-cgroup %s: %w (`systemd-cgls` lists them)", path, err)
+		return nil, fieldError("ExcludeCgroups", "cgroup %s: %w (`systemd-cgls` lists them)", path, err)
 	}
 	defer d.Close()
 	prog, err := loadMarkProgram(mark)
 	if err != nil {
-		return nil, fmt.Errorf("--exclude-cgroup %s: load BPF program: %w", path, err)
+		return nil, fieldError("ExcludeCgroups", "cgroup %s: load BPF program: %w", path, err)
 	}
 	defer unix.Close(prog) // the link keeps it
 	attr := struct{ prog, target, attach, flags uint32 }{
@@ -58,7 +57,7 @@ func excludeCgroup(path string, mark uint32) (*os.File, error) {
 	}
 	fd, err := bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	if err != nil {
-		return nil, fmt.Errorf("--exclude-cgroup %s: attach BPF program (Linux 5.7 or newer): %w", path, err)
+		return nil, fieldError("ExcludeCgroups", "cgroup %s: attach BPF program (Linux 5.7 or newer): %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), "bpf_link"), nil
 }
@@ -108,7 +107,7 @@ func bpf(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
 func cgroupDir(path string) (string, error) {
 	mount, err := cgroup2Mount()
 	if err != nil {
-		return "", fmt.Errorf("--exclude-cgroup %s: %w", path, err)
+		return "", fieldError("ExcludeCgroups", "cgroup %s: %w", path, err)
 	}
 	if rel, err := filepath.Rel(mount, path); err == nil && !strings.HasPrefix(rel, "..") {
 		return path, nil

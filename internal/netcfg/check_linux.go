@@ -28,7 +28,7 @@ func checkReversePath(h *netlink.Handle, iface string) error {
 	}
 	link, err := h.LinkByName(iface)
 	if err != nil {
-		return fmt.Errorf("--interface %s: %w (`ip link` lists them)", iface, err)
+		return fieldError("Interface", "interface %s: %w (`ip link` lists them)", iface, err)
 	}
 	strict, err := reversePathMode(iface)
 	if err != nil || strict != reversePathStrict {
@@ -52,7 +52,7 @@ func checkReversePath(h *netlink.Handle, iface string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("--interface %s: rp_filter=1 would drop the answers that come in there, since the host's own "+
+	return fieldError("Interface", "interface %s: rp_filter=1 would drop the answers that come in there, since the host's own "+
 		"way out is another: sysctl -w net.ipv4.conf.%s.rp_filter=2", iface, iface)
 }
 

@@ -1,6 +1,7 @@
 package netcfg
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 )
@@ -58,6 +59,24 @@ type Config struct {
 	// Log gets warnings and, at level debug, each change to the host; nil
 	// for none.
 	Log *slog.Logger
+}
+
+// ConfigError is an error that is about one field of Config.
+type ConfigError struct {
+	Field string
+	Err   error
+}
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// ConfigField returns the name of the field.
+func (e *ConfigError) ConfigField() string { return e.Field }
+
+func fieldError(field, format string, args ...any) error {
+	return &ConfigError{field, fmt.Errorf(format, args...)}
 }
 
 // Strict is whether what goes around the capture is refused, and for how long.

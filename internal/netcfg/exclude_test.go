@@ -68,7 +68,7 @@ func TestIntegrationExcludeCgroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "--exclude-cgroup nsnc-nosuch") {
+	if err := h.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "cgroup nsnc-nosuch") {
 		t.Errorf("no such cgroup: %v", err)
 	}
 	if err := h.Close(); err != nil {

@@ -49,7 +49,7 @@ func Open(ctx context.Context, link string, cfg Config) (_ *Host, err error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Interface == link {
-		return nil, fmt.Errorf("netcfg: --interface %s is the TUN itself: name the one that traffic leaves this host by", link)
+		return nil, fieldError("Interface", "netcfg: interface %s is the TUN itself: name the one that traffic leaves this host by", link)
 	}
 	h := &Host{link: link, cfg: cfg, log: cfg.Log, mark: cfg.Mark}
 	defer func() {

@@ -103,9 +103,9 @@ func TestIntegrationOpenErrors(t *testing.T) {
 		want string
 	}{
 		"no link":       {"nosuch0", testConfig(), "nosuch0"},
-		"address taken": {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30", "10.0.0.9/24")}, "--address"},
-		"no interface":  {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30"), Interface: "nosuch1"}, "--interface nosuch1"},
-		"loop":          {tunName, netcfg.Config{Interface: tunName}, "--interface netstackd0 is the TUN itself"},
+		"address taken": {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30", "10.0.0.9/24")}, "choose another prefix"},
+		"no interface":  {tunName, netcfg.Config{Addresses: prefixes("198.18.0.1/30"), Interface: "nosuch1"}, "interface nosuch1"},
+		"loop":          {tunName, netcfg.Config{Interface: tunName}, "interface netstackd0 is the TUN itself"},
 		"mtu":           {tunName, netcfg.Config{MTU: 1 << 20}, "mtu"},
 	} {
 		h, err := netcfg.Open(context.Background(), c.link, c.cfg)
@@ -206,7 +206,7 @@ func TestIntegrationReversePath(t *testing.T) {
 		t.Errorf("the host's own way out: %v", err)
 	}
 	err := open("eth1")
-	if err == nil || !strings.Contains(err.Error(), "--interface eth1: rp_filter=1") {
+	if err == nil || !strings.Contains(err.Error(), "interface eth1: rp_filter=1") {
 		t.Fatalf("strict: %v", err)
 	}
 	_, mend, _ := strings.Cut(err.Error(), "another: ")

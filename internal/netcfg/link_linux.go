@@ -169,7 +169,7 @@ func addressesFree(nl *netlink.Handle, own int, addrs []netip.Prefix) error {
 		}
 	}
 	if len(taken) > 0 {
-		return fmt.Errorf("address %s: choose another prefix with --address", strings.Join(taken, ", "))
+		return fieldError("Addresses", "address %s: choose another prefix", strings.Join(taken, ", "))
 	}
 	return nil
 }

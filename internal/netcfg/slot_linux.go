@@ -140,7 +140,7 @@ func chooseMark(rules []netlink.Rule, n int) (uint32, error) {
 			return m, nil
 		}
 	}
-	return 0, errors.New("every mark from 0x198 is matched by some rule (ip rule): choose one with --fwmark")
+	return 0, fieldError("Mark", "every mark from 0x198 is matched by some rule (ip rule): choose another")
 }
 
 func markUsed(rules []netlink.Rule, mark uint32) bool {

@@ -117,7 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("no command to run: put it after --")
 	}
 	if len(c.Addresses) == 0 {
-		return c, errors.New("no address for the TUN: --address gives one")
+		return c, errors.New("no address for the TUN")
 	}
 	if c.TUN == "" {
 		c.TUN = defaultTUN
