@@ -13,6 +13,7 @@ build:
 # makes them fail instead. -p 1: they measure, so no two packages at once.
 test:
 	$(GO) test -p 1 -timeout 15m ./...
+	cd docs/examples && $(GO) test ./...
 
 # The unit tests under the race detector. The integration tests start the
 # plain binary, where the detector would see nothing.
@@ -22,6 +23,7 @@ race:
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) vet ./...
+	cd docs/examples && $(GO) vet ./... # a module of its own
 	GOOS=linux GOARCH=s390x $(GO) vet ./... # a big-endian machine
 	$(STATICCHECK) ./...
 	for os in darwin windows freebsd; do GOOS=$$os $(GO) build ./... || exit 1; done
