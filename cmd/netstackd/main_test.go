@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(holderEnv) != "" {
 		os.Exit(holdConnections())
 	}
+	testnet.DefaultSignals()
 	status := m.Run()
 	program.Remove()
 	os.Exit(status)

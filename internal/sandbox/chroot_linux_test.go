@@ -1,7 +1,6 @@
 package sandbox_test
 
 import (
-	"os/exec"
 	"syscall"
 	"testing"
 
@@ -30,7 +29,7 @@ func TestIntegrationChroot(t *testing.T) {
 		grep -c "$1/[etr]" /proc/self/mountinfo
 	`
 	dir := t.TempDir()
-	cmd := exec.CommandContext(limited(t), "bash", "-c", script, "bash", dir, program(t), execName)
+	cmd := command(t, "bash", "-c", script, "bash", dir, program(t), execName)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	r := run(t, cmd)
 	if want := "/tmp\n" + ours + "/usr/bin\nstatus 2\n0\n"; r.out != want {

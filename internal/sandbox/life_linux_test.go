@@ -34,7 +34,6 @@ func start(t testing.TB, cmd *exec.Cmd) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The command outlives a netstackd that hangs, and with it the pipe.
 	out.(*os.File).SetReadDeadline(time.Now().Add(time.Minute))
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -48,7 +47,7 @@ func start(t testing.TB, cmd *exec.Cmd) *started {
 	}
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
-			cmd.Process.Kill()
+			testnet.KillTree(cmd.Process.Pid)
 			cmd.Wait()
 		}
 	})

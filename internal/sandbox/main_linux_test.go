@@ -51,6 +51,7 @@ func TestMain(m *testing.M) {
 	if signal.Ignored(unix.SIGHUP) {
 		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	}
+	testnet.DefaultSignals()
 	status := m.Run()
 	if path, err := binary(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
@@ -200,13 +201,6 @@ func program(t testing.TB) string {
 	return path
 }
 
-// limited ends with the test, or when it hangs.
-func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // sharedDir is a directory that every user can look into.
 func sharedDir(t testing.TB) string {
 	t.Helper()
@@ -228,11 +222,10 @@ func asUser(t testing.TB, mode tunMode, args ...string) *exec.Cmd {
 	t.Helper()
 	testnet.RequireRoot(t)
 	path := program(t)
-	cmd := exec.CommandContext(limited(t), path)
+	cmd := command(t, path)
 	cmd.Args = append([]string{userName, string(mode)}, args...)
 	cmd.Env = append(os.Environ(), "SANDBOX_TEST_BINARY="+path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	cmd.WaitDelay = 5 * time.Second
 	cmd.Dir = filepath.Dir(path)
 	return cmd
 }
@@ -242,8 +235,20 @@ func asRoot(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	testnet.RequireRoot(t)
 	path := program(t)
-	cmd := exec.CommandContext(limited(t), path)
+	cmd := command(t, path)
 	cmd.Args = append([]string{execName}, args...)
+	return cmd
+}
+
+// command ends with the test, or when it hangs, with all that it has started.
+func command(t testing.TB, path string, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Cancel = func() error {
+		testnet.KillTree(cmd.Process.Pid)
+		return nil
+	}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }

@@ -62,8 +62,12 @@ func Launch(t testing.TB, cmd *exec.Cmd) *Daemon {
 		_ = cmd.Wait()
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-d.done
+		select {
+		case <-d.done:
+		default:
+			KillTree(cmd.Process.Pid)
+			<-d.done
+		}
 		if t.Failed() {
 			t.Logf("netstackd said:\n%s", d.Stderr())
 		}

@@ -53,9 +53,14 @@ func (h *Host) Do(fn func() error) error {
 	return <-done
 }
 
-// Command is a program that will run on the host. It dies with ctx.
+// Command is a program that will run on the host. It dies with ctx, with all that
+// it has started.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.Name, name}, args...)...)
+	cmd.Cancel = func() error {
+		KillTree(cmd.Process.Pid)
+		return nil
+	}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
