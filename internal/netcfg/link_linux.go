@@ -66,7 +66,9 @@ func (h *Host) configureLink() error {
 		}
 		h.push(func() error { return h.nl.LinkSetDown(link) })
 	}
-	h.keepNeighbor()
+	for _, n := range h.keepNeighbors() {
+		h.push(func() error { return h.nl.NeighDel(n) })
+	}
 	for _, a := range addrs {
 		if err := h.awaitAddress(a.Addr()); err != nil {
 			return err
@@ -85,19 +87,38 @@ func (h *Host) configureLink() error {
 	return nil
 }
 
-// keepNeighbor makes the TUN's IPv4 neighbor permanent. A point-to-point
-// interface has one neighbor, 0.0.0.0, for all destinations. When the kernel's
-// neighbor table is full (gc_thresh3), as in a flood from false addresses of a
-// LAN, the kernel removes this entry first and can't add it again: then no
-// packet gets into the TUN. The kernel does not remove permanent entries.
-// Without the right to add it the TUN works, but for such a flood.
-func (h *Host) keepNeighbor() {
-	n := &netlink.Neigh{LinkIndex: h.index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: net.IPv4zero}
-	if err := h.nl.NeighSet(n); err != nil {
-		h.log.Debug("the TUN's neighbor is not permanent", "err", err)
-		return
+// keepNeighbors makes the TUN's neighbors permanent. When the kernel's neighbor
+// table is full (gc_thresh3), as in a flood from false addresses of a LAN, the
+// kernel removes other entries first and can't add them again: then no packet gets
+// into the TUN. It does not remove permanent entries. They go when the TUN is down.
+//
+// A point-to-point interface has one IPv4 neighbor, 0.0.0.0, for all destinations.
+// Of IPv6 each next hop is one, so that routes into the TUN go by the stack's address.
+//
+// Without the right to add them the TUN works, but for such a flood. It returns
+// those that it added.
+func (h *Host) keepNeighbors() []*netlink.Neigh {
+	var kept []*netlink.Neigh
+	for _, n := range h.neighbors() {
+		if err := h.nl.NeighSet(n); err != nil {
+			h.log.Debug("the TUN's neighbor is not permanent", "ip", n.IP, "err", err)
+			continue
+		}
+		kept = append(kept, n)
 	}
-	h.push(func() error { return h.nl.NeighDel(n) })
+	return kept
+}
+
+func (h *Host) neighbors() []*netlink.Neigh {
+	list := []*netlink.Neigh{{LinkIndex: h.index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: net.IPv4zero}}
+	for _, a := range h.cfg.Addresses {
+		if !a.Addr().Is4() {
+			list = append(list, &netlink.Neigh{
+				LinkIndex: h.index, Family: netlink.FAMILY_V6, State: netlink.NUD_PERMANENT, IP: a.Addr().Next().AsSlice(),
+			})
+		}
+	}
+	return list
 }
 
 // push records an undo on the interface; one that is gone needs none.

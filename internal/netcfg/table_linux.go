@@ -95,6 +95,9 @@ func (c *capture) addRoute(table int, dst netip.Prefix, throw bool, mtu int) err
 			if a.Addr().Is4() == dst.Addr().Is4() {
 				r.Src = a.Addr().AsSlice() // what new flows get as their source
 			}
+			if stack := a.Addr().Next(); !dst.Addr().Is4() && !a.Addr().Is4() && a.Contains(stack) {
+				r.Gw, r.Flags = stack.AsSlice(), int(netlink.FLAG_ONLINK) // see keepNeighbors
+			}
 		}
 	}
 	if err := c.h.nl.RouteReplace(r); err != nil {

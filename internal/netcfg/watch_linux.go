@@ -66,6 +66,7 @@ func (h *Host) follow() error {
 	if err := h.restoreAddresses(link); err != nil {
 		h.log.Warn("the TUN's address", "err", err)
 	}
+	h.keepNeighbors()
 	if h.slot != nil {
 		if err := h.restoreSlot(); err != nil {
 			h.log.Warn("the stack's address is open to forwarded packets", "err", err)

@@ -95,6 +95,10 @@ func TestIntegrationWatch(t *testing.T) {
 	eventually(t, "captured again after down and up", leaves(farAddr4, tunName))
 	eventually(t, "IPv6 too", leaves(farAddr6, tunName))
 	eventually(t, "address is back", leaves("fd19:8::2", tunName))
+	eventually(t, "its neighbors are permanent again", func() bool {
+		out := run(t, "ip neigh show nud permanent dev "+tunName) + run(t, "ip -6 neigh show nud permanent dev "+tunName)
+		return strings.Contains(out, "0.0.0.0 ") && strings.Contains(out, "fd19:8::2 ")
+	})
 
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
