@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/ippkt"
 )
 
 // floodRows are packets in numbers, each of them right.
@@ -238,11 +240,11 @@ func loneFragment(i int, r *rand.Rand) []byte {
 	payload := at(int64(i), 1200)
 	if i%2 == 0 {
 		const more = 0x2000
-		b := ipv4Packet(tunAddr4, addr4(10, 78, r.IntN(1000)), protoUDP, more, payload[:1200&^7])
+		b := ipv4Packet(tunAddr4, addr4(10, 78, r.IntN(1000)), ippkt.ProtoUDP, more, payload[:1200&^7])
 		return withID(b, uint16(i))
 	}
 	dst := addr6(0xfd, 0x78, r.IntN(1000))
-	return ipv6Packet(tunAddr6, dst, protoFrag6, fragment6(protoUDP, 0, true, uint32(i), payload[:1200&^7]))
+	return ipPacket(tunAddr6, dst, ippkt.ProtoFragment, fragment6(ippkt.ProtoUDP, 0, true, uint32(i), payload[:1200&^7]))
 }
 
 func overlappingFragment(i int, r *rand.Rand) []byte {
@@ -250,16 +252,16 @@ func overlappingFragment(i int, r *rand.Rand) []byte {
 	payload := at(int64(i), 8*(1+r.IntN(150)))
 	if i%2 == 0 {
 		more := uint16(r.IntN(2)) << 13
-		return withID(ipv4Packet(tunAddr4, addr4(10, 78, 1), protoUDP, more|offset, payload), id)
+		return withID(ipv4Packet(tunAddr4, addr4(10, 78, 1), ippkt.ProtoUDP, more|offset, payload), id)
 	}
-	return ipv6Packet(tunAddr6, addr6(0xfd, 0x78, 1), protoFrag6, fragment6(protoUDP, offset, r.IntN(2) == 0, uint32(id), payload))
+	return ipPacket(tunAddr6, addr6(0xfd, 0x78, 1), ippkt.ProtoFragment, fragment6(ippkt.ProtoUDP, offset, r.IntN(2) == 0, uint32(id), payload))
 }
 
 // withID sets the identification of an IPv4 packet.
 func withID(b []byte, id uint16) []byte {
 	b[4], b[5] = byte(id>>8), byte(id)
 	b[10], b[11] = 0, 0
-	sum := checksum(b[:20])
+	sum := ^ippkt.Sum(b[:20], 0)
 	b[10], b[11] = byte(sum>>8), byte(sum)
 	return b
 }

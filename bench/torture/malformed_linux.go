@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+
+	"netstackd/internal/ippkt"
 )
 
 // vnetLen is the length of the virtio header that goes before a packet.
@@ -72,9 +74,9 @@ func rightPacket(src, dst netip.Addr, i int, r *rand.Rand) []byte {
 	case 3:
 		return icmpEcho(src, dst, 9, uint16(i), payload)
 	case 4: // an ICMP error that quotes nonsense
-		kind, proto := byte(3), byte(protoICMP)
+		kind, proto := byte(3), byte(ippkt.ProtoICMP)
 		if src.Is6() {
-			kind, proto = 1, protoICMPv6
+			kind, proto = 1, ippkt.ProtoICMPv6
 		}
 		return ipPacket(src, dst, proto, append([]byte{kind, byte(r.IntN(16)), 0, 0, 0, 0, 0, 0}, payload...))
 	}
@@ -122,7 +124,7 @@ func spoil(b []byte, r *rand.Rand) []byte {
 	}
 	if b[0]>>4 == 4 && len(b) >= 20 && r.IntN(4) > 0 { // else its checksum stops it
 		b[10], b[11] = 0, 0
-		binary.BigEndian.PutUint16(b[10:], checksum(b[:20]))
+		binary.BigEndian.PutUint16(b[10:], ^ippkt.Sum(b[:20], 0))
 	}
 	return b
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"netstackd/internal/ippkt"
 )
 
 // A right packet has right checksums: what the floods send is not dropped
@@ -31,13 +32,11 @@ func TestPacketChecksums(t *testing.T) {
 			proto := p[9]
 			if src.Is6() {
 				proto = p[6]
-			} else if checksum(p[:header]) != 0 {
+			} else if ippkt.Sum(p[:header], 0) != 0xffff {
 				t.Errorf("%s from %s: wrong sum of the IPv4 header", name, from)
 			}
-			pseudo := []byte{0, proto, 0, 0}
-			binary.BigEndian.PutUint16(pseudo[2:], uint16(len(p)-header))
-			if sum := checksum(src.AsSlice(), dst.AsSlice(), pseudo, p[header:]); sum != 0 {
-				t.Errorf("%s from %s: checksum is off by %#x", name, from, sum)
+			if sum := ippkt.Sum(p[header:], ippkt.PseudoSum(src, dst, proto, len(p)-header)); sum != 0xffff {
+				t.Errorf("%s from %s: checksum is off by %#x", name, from, ^sum)
 			}
 		}
 	}

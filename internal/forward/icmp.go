@@ -9,6 +9,7 @@ import (
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 )
 
@@ -71,7 +72,7 @@ func (e *Echo) open(ctx context.Context, s *session) (carrier, error) {
 // HandlePacket implements netstack.PacketHandler for ICMP and ICMPv6. It takes
 // all of it: nobody else has an answer that would be true.
 func (e *Echo) HandlePacket(p *netstack.Packet) bool {
-	if !isEchoRequest(p) || !unicast(p.Src) || !unicast(p.Dst) || !icmpValid(p) {
+	if !ippkt.IsEchoRequest(p.Proto, p.Transport) || !ippkt.Unicast(p.Src) || !ippkt.Unicast(p.Dst) || !icmpValid(p) {
 		e.counters.droppedInvalid.Add(1)
 		return true
 	}
@@ -93,14 +94,4 @@ func (e *Echo) HandlePacket(p *netstack.Packet) bool {
 	}
 	s.put(p, dst)
 	return true
-}
-
-func isEchoRequest(p *netstack.Packet) bool {
-	if len(p.Transport) < icmpLen || p.Transport[1] != 0 {
-		return false
-	}
-	if p.Proto == netstack.ProtoICMP {
-		return p.Src.Is4() && p.Transport[0] == icmp4EchoRequest
-	}
-	return !p.Src.Is4() && p.Transport[0] == icmp6EchoRequest
 }

@@ -8,9 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 
-	"netstackd/internal/netstack"
+	"netstackd/internal/ippkt"
 )
 
 // pingSocket is the carrier of an Echo session.
@@ -43,8 +42,7 @@ func (k *pingSocket) send(b *batch) {
 		d := &b.list[i]
 		hdr := d.hdr
 		if k.raw {
-			binary.BigEndian.PutUint16(hdr[4:], k.id)
-			swapSum(hdr[2:4], be16(d.hdr[4:]), k.id)
+			setEchoID(hdr[:], k.id)
 		}
 		w.n = 1
 		w.list[0] = message{d: d, size: d.size, count: 1, df: d.df}
@@ -103,33 +101,28 @@ func (k *pingSocket) run() {
 // deliver passes a reply on, with the identifier that the application chose.
 func (k *pingSocket) deliver(a *arrival, msg []byte) {
 	s := k.s
-	want, proto := byte(icmp6EchoReply), uint8(netstack.ProtoICMPv6)
+	want, proto := byte(ippkt.ICMP6EchoReply), uint8(ippkt.ProtoICMPv6)
 	if k.v4() {
-		want, proto = icmp4EchoReply, netstack.ProtoICMP
+		want, proto = ippkt.ICMP4EchoReply, ippkt.ProtoICMP
 		if k.raw { // comes with its IP header (raw(7))
-			if len(msg) < ipv4Len || len(msg) < int(msg[0]&0xf)*4 {
+			if len(msg) < ippkt.IPv4Len || len(msg) < int(msg[0]&0xf)*4 {
 				return
 			}
 			msg = msg[int(msg[0]&0xf)*4:]
 		}
 	}
 	src := a.src.Addr()
-	if len(msg) < icmpLen || msg[0] != want || src.Is4() != k.v4() || !unicast(src) {
+	if len(msg) < ippkt.ICMPLen || msg[0] != want || src.Is4() != k.v4() || !ippkt.Unicast(src) {
 		return
 	}
 	if k.raw && be16(msg[4:]) != k.id {
 		return
 	}
-	s.cameDown(1, len(msg)-icmpLen)
+	s.cameDown(1, len(msg)-ippkt.ICMPLen)
 
 	binary.BigEndian.PutUint16(msg[4:], s.src.Port())
-	binary.BigEndian.PutUint16(msg[2:], 0)
-	var sum uint16
-	if !k.v4() {
-		sum = pseudoSum(src, s.src.Addr(), proto, len(msg))
-	}
-	binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))
-	ip := ipHeader{src: src, dst: s.src.Addr(), proto: proto, ttl: max(a.ttl, 2) - 1, tos: a.tos}
+	ippkt.PutICMPChecksum(msg, src, s.src.Addr())
+	ip := ippkt.Header{Src: src, Dst: s.src.Addr(), Proto: proto, TTL: max(a.ttl, 2) - 1, TOS: a.tos}
 	w := s.u.out.writer()
 	w.bufs = append(w.bufs, msg)
 	s.u.out.packet(w, s.hash, &ip, len(msg))
@@ -137,27 +130,26 @@ func (k *pingSocket) deliver(a *arrival, msg []byte) {
 }
 
 // quoted is the application's request that a late error is about.
-func (k *pingSocket) quoted(e *lateError) (quote, bool) {
+func (k *pingSocket) quoted(e *lateError) (ippkt.Quote, bool) {
 	s := k.s
-	if len(e.payload) < icmpLen || k.raw && be16(e.payload[4:]) != k.id {
-		return quote{}, false
+	if len(e.payload) < ippkt.ICMPLen || k.raw && be16(e.payload[4:]) != k.id {
+		return ippkt.Quote{}, false
 	}
-	q := quote{
-		src: s.src.Addr(), dst: e.dst.Addr(), proto: s.proto(), ttl: 1,
-		payload: [][]byte{e.payload[icmpLen:]}, size: len(e.payload) - icmpLen,
+	q := ippkt.Quote{
+		Src: s.src.Addr(), Dst: e.dst.Addr(), Proto: s.proto(), TTL: 1,
+		Payload: [][]byte{e.payload[ippkt.ICMPLen:]}, Size: len(e.payload) - ippkt.ICMPLen,
 	}
-	copy(q.transport[:], e.payload)
-	swapSum(q.transport[2:4], be16(q.transport[4:]), s.src.Port())
-	binary.BigEndian.PutUint16(q.transport[4:], s.src.Port())
-	want := uint8(icmp6EchoRequest)
+	copy(q.Transport[:], e.payload)
+	setEchoID(q.Transport[:], s.src.Port())
+	want := uint8(ippkt.ICMP6EchoRequest)
 	if k.v4() {
-		want = icmp4EchoRequest
+		want = ippkt.ICMP4EchoRequest
 	}
-	return q, q.transport[0] == want && q.dst.IsValid()
+	return q, q.Transport[0] == want && q.Dst.IsValid()
 }
 
-// swapSum adapts a checksum to a field that changes from old to now (RFC 1624).
-func swapSum(field []byte, old, now uint16) {
-	sum := checksum.Combine(^be16(field), ^old)
-	binary.BigEndian.PutUint16(field, ^checksum.Combine(sum, now))
+// setEchoID changes the identifier of an echo message whose header is in hdr.
+func setEchoID(hdr []byte, id uint16) {
+	binary.BigEndian.PutUint16(hdr[2:], ippkt.Update(be16(hdr[2:]), be16(hdr[4:]), id))
+	binary.BigEndian.PutUint16(hdr[4:], id)
 }

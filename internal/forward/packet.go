@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/internal/route"
 	"netstackd/link"
@@ -37,7 +39,7 @@ type Packets struct {
 	Routes *route.Table
 	// Refuse writes the ICMP errors for what is refused. It quotes the packet's
 	// headers. *netstack.Stack has it as WriteUnreachable.
-	Refuse func(from netip.Addr, quote []byte, why netstack.Unreachable)
+	Refuse func(from netip.Addr, quote []byte, why ippkt.Unreachable)
 }
 
 var _ netstack.PacketHandler = (*Packets)(nil)
@@ -47,7 +49,7 @@ func (h *Packets) HandlePacket(p *netstack.Packet) bool {
 	if h.refused(p) {
 		return true
 	}
-	if p.Proto == netstack.ProtoUDP {
+	if p.Proto == ippkt.ProtoUDP {
 		return h.UDP != nil && h.UDP.HandlePacket(p)
 	}
 	if h.UDP != nil && h.UDP.handleError(p) {
@@ -60,21 +62,21 @@ func (h *Packets) HandlePacket(p *netstack.Packet) bool {
 func (h *Packets) refused(p *netstack.Packet) bool {
 	m := flow.Meta{Inbound: flow.Transparent, Network: "icmp"}
 	var src, dst uint16
-	if p.Proto == netstack.ProtoUDP {
+	if p.Proto == ippkt.ProtoUDP {
 		m.Network = "udp"
 		if len(p.Transport) >= 4 {
 			src, dst = be16(p.Transport), be16(p.Transport[2:])
 		}
 	}
 	m.Source, m.Dest = netip.AddrPortFrom(p.Src, src), netip.AddrPortFrom(p.Dst, dst)
-	ping := isEchoRequest(p)
+	ping := ippkt.IsEchoRequest(p.Proto, p.Transport)
 	if h.Routes.Decide(&m).Allowed() && (h.Echo != nil || !ping) {
 		return false
 	}
 	// No ICMP error answers another (RFC 1122 §3.2.2).
-	if h.Refuse != nil && (p.Proto == netstack.ProtoUDP || ping) {
+	if h.Refuse != nil && (p.Proto == ippkt.ProtoUDP || ping) {
 		quote := append(p.Network[:len(p.Network):len(p.Network)], p.Transport...)
-		h.Refuse(p.Dst, quote, netstack.AdminProhibited)
+		h.Refuse(p.Dst, quote, ippkt.AdminProhibited)
 	}
 	return true
 }
@@ -104,12 +106,12 @@ type outlet struct {
 // packetWriter is the scratch space of one write. Its user appends the payload
 // to bufs, whose first two elements are kept for headers.
 type packetWriter struct {
-	hdr  [maxHeaders]byte
-	udp  [udpLen]byte // of a datagram that is sent in fragments
+	hdr  [ippkt.MaxHeaders]byte
+	udp  [ippkt.UDPLen]byte // of a datagram that is sent in fragments
 	bufs [][]byte
 	part [][]byte // slices of one datagram of a train
 	frag [][]byte // slices of one fragment
-	icmp [netstack.MaxICMPError]byte
+	icmp [ippkt.MaxICMPError]byte
 }
 
 func newOutlet(l Link) *outlet {
@@ -161,7 +163,7 @@ type datagrams struct {
 // udp writes the datagrams whose payload is in w.bufs[2:]: as one super-packet
 // where the kernel takes it, else one by one, in fragments where the MTU says so.
 func (o *outlet) udp(w *packetWriter, d *datagrams) {
-	hdrLen := ipLen(d.src.Addr()) + udpLen
+	hdrLen := ippkt.HeaderLen(d.src.Addr()) + ippkt.UDPLen
 	mtu := int(o.link.MTU())
 	if d.size <= d.seg {
 		if hdrLen+d.size > mtu {
@@ -171,14 +173,14 @@ func (o *outlet) udp(w *packetWriter, d *datagrams) {
 		o.datagram(w, d, w.bufs[1:], d.size, 0)
 		return
 	}
-	if o.uso && hdrLen+d.seg <= mtu && hdrLen+d.size <= maxPacket {
+	if o.uso && hdrLen+d.seg <= mtu && hdrLen+d.size <= ippkt.MaxPacket {
 		o.datagram(w, d, w.bufs[1:], d.size, d.seg)
 		return
 	}
 	for off := 0; off < d.size; off += d.seg {
 		n := min(d.seg, d.size-off)
 		w.part = append(w.part[:0], nil)
-		w.part = appendRange(w.part, w.bufs[2:], off, n)
+		w.part = ippkt.AppendRange(w.part, w.bufs[2:], off, n)
 		if hdrLen+n > mtu {
 			o.fragment(w, d, w.part, n, mtu)
 			continue
@@ -191,33 +193,63 @@ func (o *outlet) udp(w *packetWriter, d *datagrams) {
 // headers. A seg that is not 0 makes it a super-packet.
 func (o *outlet) datagram(w *packetWriter, d *datagrams, bufs [][]byte, size, seg int) {
 	src, dst := d.src.Addr(), d.dst.Addr()
-	ip := ipHeader{src: src, dst: dst, proto: netstack.ProtoUDP, ttl: defaultTTL, tos: d.tos, id: uint16(o.nextID.Add(1))}
-	n := ip.put(w.hdr[:], udpLen+size)
-	udp := w.hdr[n : n+udpLen]
+	ip := ippkt.Header{Src: src, Dst: dst, Proto: ippkt.ProtoUDP, TTL: ippkt.DefaultTTL, TOS: d.tos, ID: uint16(o.nextID.Add(1))}
+	n := ip.Put(w.hdr[:], ippkt.UDPLen+size)
+	udp := w.hdr[n : n+ippkt.UDPLen]
 	var off link.Offload
 	if o.csum {
-		putUDP(udp, d.src.Port(), d.dst.Port(), size, pseudoSum(src, dst, netstack.ProtoUDP, udpLen+size))
-		off = link.Offload{NeedsCsum: true, HdrLen: uint16(n + udpLen), CsumStart: uint16(n), CsumOffset: udpCsumOffset}
+		ippkt.PutUDP(udp, d.src.Port(), d.dst.Port(), size, ippkt.PseudoSum(src, dst, ippkt.ProtoUDP, ippkt.UDPLen+size))
+		off = link.Offload{NeedsCsum: true, HdrLen: uint16(n + ippkt.UDPLen), CsumStart: uint16(n), CsumOffset: ippkt.UDPSumOffset}
 		if seg > 0 {
 			off.GSOType, off.GSOSize = link.GSOUDP, uint16(seg)
 		}
 	} else {
-		putUDP(udp, d.src.Port(), d.dst.Port(), size, 0)
+		ippkt.PutUDP(udp, d.src.Port(), d.dst.Port(), size, 0)
 		bufs[0] = udp
-		putSum(udp, udpSum(src, dst, udpLen+size, bufs))
+		binary.BigEndian.PutUint16(udp[ippkt.UDPSumOffset:], ippkt.UDPChecksum(src, dst, ippkt.UDPLen+size, bufs))
 	}
-	bufs[0] = w.hdr[:n+udpLen]
+	bufs[0] = w.hdr[:n+ippkt.UDPLen]
 	o.write(d.hash, off, bufs)
 }
 
+// fragment writes one datagram of size bytes, whose payload is in bufs[1:], in
+// fragments that fit the MTU. bufs[0] is free for the UDP header. The checksum
+// spans all fragments, so the kernel can't finish it.
+func (o *outlet) fragment(w *packetWriter, d *datagrams, bufs [][]byte, size, mtu int) {
+	src, dst := d.src.Addr(), d.dst.Addr()
+	ippkt.PutUDP(w.udp[:], d.src.Port(), d.dst.Port(), size, 0)
+	bufs[0] = w.udp[:]
+	binary.BigEndian.PutUint16(w.udp[ippkt.UDPSumOffset:], ippkt.UDPChecksum(src, dst, ippkt.UDPLen+size, bufs))
+
+	ip := ippkt.Header{Src: src, Dst: dst, Proto: ippkt.ProtoUDP, TTL: ippkt.DefaultTTL, TOS: d.tos}
+	o.fragments(w, d.hash, &ip, bufs, ippkt.UDPLen+size, mtu)
+}
+
 // packet writes an IP packet with the size bytes in w.bufs[2:] behind its
-// header, in fragments if it must.
-func (o *outlet) packet(w *packetWriter, hash uint32, ip *ipHeader, size int) {
-	if mtu := int(o.link.MTU()); ipLen(ip.src)+size > mtu {
+// header, in fragments if it exceeds the MTU.
+func (o *outlet) packet(w *packetWriter, hash uint32, ip *ippkt.Header, size int) {
+	if mtu := int(o.link.MTU()); ippkt.HeaderLen(ip.Src)+size > mtu {
 		o.fragments(w, hash, ip, w.bufs[2:], size, mtu)
 		return
 	}
-	ip.id = uint16(o.nextID.Add(1))
-	w.bufs[1] = w.hdr[:ip.put(w.hdr[:], size)]
+	ip.ID = uint16(o.nextID.Add(1))
+	w.bufs[1] = w.hdr[:ip.Put(w.hdr[:], size)]
 	o.write(hash, link.Offload{}, w.bufs[1:])
 }
+
+// fragments writes the size bytes in bufs behind as many copies of the IP
+// header as they need.
+func (o *outlet) fragments(w *packetWriter, hash uint32, ip *ippkt.Header, bufs [][]byte, size, mtu int) {
+	f := ippkt.Fragment(*ip, o.nextID.Add(1), size, mtu)
+	for {
+		hdr, off, n, ok := f.Next(w.hdr[:])
+		if !ok {
+			return
+		}
+		w.frag = append(w.frag[:0], w.hdr[:hdr])
+		w.frag = ippkt.AppendRange(w.frag, bufs, off, n)
+		o.write(hash, link.Offload{}, w.frag)
+	}
+}
+
+func be16(b []byte) uint16 { return binary.BigEndian.Uint16(b) }

@@ -1,6 +1,8 @@
 package forward
 
-import "net/netip"
+import (
+	"net/netip"
+)
 
 // WriteUDP writes a datagram, or a train of them when seg is shorter than the
 // payload, into l as an answer from src to dst.
@@ -18,6 +20,3 @@ func WriteUDP(l Link, src, dst netip.AddrPort, seg int, payload [][]byte) {
 	o.udp(w, &d)
 	o.release(w)
 }
-
-// ParseQuotedUDP is parseQuotedUDP.
-func ParseQuotedUDP(b []byte) (netip.AddrPort, bool) { return parseQuotedUDP(b) }

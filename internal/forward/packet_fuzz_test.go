@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"netstackd/internal/forward"
-	"netstackd/internal/netstack"
+	"netstackd/internal/ippkt"
 )
 
 // FuzzWriteUDP: whatever the payload, its pieces, the train and the MTU, what
@@ -56,20 +56,6 @@ func split(b []byte, n int) [][]byte {
 	return out
 }
 
-func FuzzQuotedUDP(f *testing.F) {
-	a := appPacket{src: families[0].app, dst: netip.MustParseAddrPort("192.0.2.1:1"), payload: []byte("x")}
-	for _, a := range []appPacket{a, {src: families[1].app, dst: netip.MustParseAddrPort("[2001:db8::1]:1")}} {
-		p := a.packet()
-		f.Add(append(append([]byte(nil), p.Network...), p.Transport...))
-		p.Buf.DecRef()
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if dst, ok := forward.ParseQuotedUDP(b); ok && !dst.Addr().IsValid() {
-			t.Errorf("%v of %x", dst, b)
-		}
-	})
-}
-
 // FuzzPackets hands hostile packets to both forwarders: nothing panics, and
 // every packet is given back.
 func FuzzPackets(f *testing.F) {
@@ -87,7 +73,7 @@ func FuzzPackets(f *testing.F) {
 		p := icmpPacket(families[0].app.Addr(), srv.addr.Addr(), msg[0], msg[1], 0, msg[8:])
 		copy(p.Transport, msg)
 		p.Proto, p.TTL, p.GSOSize = proto, ttl, seg
-		if proto == netstack.ProtoUDP {
+		if proto == ippkt.ProtoUDP {
 			p.Transport[2], p.Transport[3] = byte(srv.addr.Port()>>8), byte(srv.addr.Port())
 			if int(seg) >= len(msg)-8 {
 				p.GSOSize = 0 // as netstack has it

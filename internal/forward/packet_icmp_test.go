@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 )
 
@@ -69,7 +70,7 @@ func icmpPacket(src, dst netip.Addr, typ, code uint8, word uint32, payload []byt
 	binary.BigEndian.PutUint32(msg[4:], word)
 	msg = append(msg, payload...)
 	var ip []byte
-	proto := uint8(netstack.ProtoICMP)
+	proto := uint8(ippkt.ProtoICMP)
 	var sum uint16
 	if src.Is4() {
 		h := header.IPv4(make([]byte, header.IPv4MinimumSize))
@@ -79,7 +80,7 @@ func icmpPacket(src, dst netip.Addr, typ, code uint8, word uint32, payload []byt
 		h := header.IPv6(make([]byte, header.IPv6MinimumSize))
 		h.Encode(&header.IPv6Fields{PayloadLength: uint16(len(msg)), HopLimit: 64, TransportProtocol: 58, SrcAddr: tcpAddr(src), DstAddr: tcpAddr(dst)})
 		ip = h
-		proto = netstack.ProtoICMPv6
+		proto = ippkt.ProtoICMPv6
 		sum = header.PseudoHeaderChecksum(58, tcpAddr(src), tcpAddr(dst), uint16(len(msg)))
 	}
 	binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/link"
 )
@@ -247,7 +248,7 @@ func (a *appPacket) packet() *netstack.Packet {
 	pkt.NetworkHeader().Consume(ipLen)
 	pkt.TransportHeader().Consume(8)
 	return &netstack.Packet{
-		Src: a.src.Addr(), Dst: a.dst.Addr(), Proto: netstack.ProtoUDP, TTL: ttl, TOS: a.tos,
+		Src: a.src.Addr(), Dst: a.dst.Addr(), Proto: ippkt.ProtoUDP, TTL: ttl, TOS: a.tos,
 		DF: !a.noDF || !a.src.Addr().Is4(), GSOSize: uint16(a.seg), Hash: uint32(a.src.Port()),
 		Network: pkt.NetworkHeader().Slice(), Transport: pkt.TransportHeader().Slice(), Buf: pkt,
 	}

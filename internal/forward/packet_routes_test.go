@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"netstackd/internal/forward"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/internal/route"
 )
@@ -17,9 +18,9 @@ func TestPacketsRoutes(t *testing.T) {
 			Local: func(netip.Addr) bool { return true },
 			Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")},
 		}),
-		Refuse: func(from netip.Addr, quote []byte, why netstack.Unreachable) {
+		Refuse: func(from netip.Addr, quote []byte, why ippkt.Unreachable) {
 			refused++
-			if why != netstack.AdminProhibited || len(quote) != 8 {
+			if why != ippkt.AdminProhibited || len(quote) != 8 {
 				t.Errorf("%s answers with %v, and quotes %d bytes", from, why, len(quote))
 			}
 		},
@@ -30,11 +31,11 @@ func TestPacketsRoutes(t *testing.T) {
 		kind    byte // of ICMP
 		answers int
 	}{
-		{"192.0.2.1", netstack.ProtoUDP, 0, 0},
-		{"2001:db8::1", netstack.ProtoUDP, 0, 0},
-		{"198.51.100.1", netstack.ProtoUDP, 0, 1},
-		{"198.51.100.1", netstack.ProtoICMP, 3, 0}, // an error, which no error answers
-		{"192.0.2.1", netstack.ProtoICMP, 8, 1},    // a ping, which nothing carries on
+		{"192.0.2.1", ippkt.ProtoUDP, 0, 0},
+		{"2001:db8::1", ippkt.ProtoUDP, 0, 0},
+		{"198.51.100.1", ippkt.ProtoUDP, 0, 1},
+		{"198.51.100.1", ippkt.ProtoICMP, 3, 0}, // an error, which no error answers
+		{"192.0.2.1", ippkt.ProtoICMP, 8, 1},    // a ping, which nothing carries on
 	} {
 		src := netip.MustParseAddr("198.18.0.1")
 		if c.dst == "2001:db8::1" {
@@ -46,7 +47,7 @@ func TestPacketsRoutes(t *testing.T) {
 		if refused != c.answers {
 			t.Errorf("%+v: answered %d times", c, refused)
 		}
-		if c.answers == 0 && c.proto == netstack.ProtoUDP {
+		if c.answers == 0 && c.proto == ippkt.ProtoUDP {
 			if took { // there is no UDP here to take it
 				t.Errorf("%+v: taken", c)
 			}

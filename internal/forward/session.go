@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 )
 
@@ -24,7 +25,7 @@ type datagram struct {
 	seg      int // bytes of each datagram of a train but the last, else size
 	df       bool
 	ttl, tos uint8
-	hdr      [udpLen]byte // the transport header
+	hdr      [ippkt.UDPLen]byte // the transport header
 }
 
 // payload appends the slices of the datagram's payload to bufs.
@@ -72,8 +73,8 @@ type session struct {
 
 	mu      sync.Mutex
 	state   sessionState
-	why     netstack.Unreachable // when refusing
-	out     carrier              // set when open
+	why     ippkt.Unreachable // when refusing
+	out     carrier           // set when open
 	flow    *flow.Flow
 	users   int    // who is using out, so that it can't be destroyed
 	sending bool   // somebody sends what is pending
@@ -94,8 +95,8 @@ const (
 func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 	size, seg := p.Buf.Data().Size(), int(p.GSOSize)
 	if seg == 0 {
-		if p.Proto == netstack.ProtoUDP {
-			size = int(be16(p.Transport[4:])) - udpLen // what follows is padding
+		if p.Proto == ippkt.ProtoUDP {
+			size = int(be16(p.Transport[4:])) - ippkt.UDPLen // what follows is padding
 		}
 		seg = size
 	}
@@ -127,7 +128,7 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 	b := s.pending
 	b.list[b.n] = datagram{
 		buf: p.Buf.IncRef(), dst: dst, size: size, seg: seg,
-		df: p.DF && !reassembled(p), ttl: p.TTL, tos: p.TOS, hdr: [udpLen]byte(p.Transport),
+		df: p.DF && !reassembled(p), ttl: p.TTL, tos: p.TOS, hdr: [ippkt.UDPLen]byte(p.Transport),
 	}
 	b.n++
 	list := !s.listed
@@ -145,17 +146,17 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 // sender does not mind them: extension headers of other kinds are next to
 // never seen with UDP.
 func reassembled(p *netstack.Packet) bool {
-	return !p.Src.Is4() && len(p.Network) > ipv6Len
+	return !p.Src.Is4() && len(p.Network) > ippkt.IPv6Len
 }
 
 // quote is what an ICMP error about d quotes.
-func (s *session) quote(d *datagram) quote {
-	q := quote{
-		src: s.src.Addr(), dst: d.dst.Addr(), proto: s.proto(), ttl: d.ttl, tos: d.tos, df: d.df,
-		transport: d.hdr, size: d.size,
+func (s *session) quote(d *datagram) ippkt.Quote {
+	q := ippkt.Quote{
+		Src: s.src.Addr(), Dst: d.dst.Addr(), Proto: s.proto(), TTL: d.ttl, TOS: d.tos, DF: d.df,
+		Transport: d.hdr, Size: d.size,
 	}
 	if d.buf != nil {
-		q.payload = d.payload(nil)
+		q.Payload = d.payload(nil)
 	}
 	return q
 }
@@ -164,11 +165,11 @@ func (s *session) quote(d *datagram) quote {
 func (s *session) proto() uint8 {
 	switch {
 	case s.meta.Network == "udp":
-		return netstack.ProtoUDP
+		return ippkt.ProtoUDP
 	case s.src.Addr().Is4():
-		return netstack.ProtoICMP
+		return ippkt.ProtoICMP
 	}
-	return netstack.ProtoICMPv6
+	return ippkt.ProtoICMPv6
 }
 
 // flush sends what is pending, unless somebody does already: they will see it.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
-	"netstackd/internal/netstack"
+	"netstackd/internal/ippkt"
 )
 
 // maxEvictions bounds how many sessions one new one may cost. More than one is
@@ -168,7 +168,7 @@ func (s *session) fail(err error) {
 	if !ok && (s.meta.Network == "udp" || errors.Is(err, syscall.EPERM)) {
 		// An upstream without UDP, or a host that lets us open no ping socket:
 		// better known than waited for.
-		why, ok = netstack.AdminProhibited, true
+		why, ok = ippkt.AdminProhibited, true
 	}
 	s.mu.Lock()
 	b := s.pending
@@ -196,19 +196,19 @@ func (s *session) fail(err error) {
 }
 
 // reasonOf translates what a socket says about a destination.
-func reasonOf(err error) (netstack.Unreachable, bool) {
+func reasonOf(err error) (ippkt.Unreachable, bool) {
 	switch {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return netstack.NetUnreachable, true
+		return ippkt.NetUnreachable, true
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
-		return netstack.HostUnreachable, true
+		return ippkt.HostUnreachable, true
 	}
 	return 0, false
 }
 
 // refuse answers a datagram with an ICMP error as from its destination, which
 // is an address that surely is routed to us: no filter takes it for forged.
-func (s *session) refuse(d *datagram, why netstack.Unreachable) {
+func (s *session) refuse(d *datagram, why ippkt.Unreachable) {
 	q := s.quote(d)
 	s.u.localError(s.hash, why.Message(d.dst.Addr()), &q)
 }

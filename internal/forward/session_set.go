@@ -12,6 +12,7 @@ import (
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 )
 
@@ -110,8 +111,8 @@ func (u *sessionSet) Flush() {
 
 // localError tells an application of an error that was found here. Those that
 // the network reports come as fast as it sends them; these need a limit.
-func (u *sessionSet) localError(hash uint32, e netstack.ICMPError, q *quote) {
-	if u.limit.Allow(netip.AddrPortFrom(q.src, q.port())) {
+func (u *sessionSet) localError(hash uint32, e ippkt.ICMPError, q *ippkt.Quote) {
+	if u.limit.Allow(netip.AddrPortFrom(q.Src, q.Port())) {
 		u.counters.errors.Add(1)
 		u.out.icmp(hash, e, q)
 	}

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"netstackd/internal/netstack"
+	"netstackd/internal/ippkt"
 )
 
 // errorBatch is how many errors are read at a time.
@@ -27,7 +27,7 @@ type errorReader struct {
 	iov  unix.Iovec
 	name sockaddr
 	ctl  [256]byte
-	buf  [netstack.MaxICMPError]byte
+	buf  [ippkt.MaxICMPError]byte
 }
 
 // read takes one entry off the socket's error queue, and reports whether there
@@ -70,19 +70,19 @@ func (e *lateError) parse(data []byte) {
 
 // icmp returns the ICMP message that the entry stands for, and whether it is
 // one to pass on.
-func (e *lateError) icmp() (netstack.ICMPError, bool) {
-	m := netstack.ICMPError{From: e.offender, Type: e.ee.Type, Code: e.ee.Code, Info: e.ee.Info}
-	if !unicast(m.From) {
+func (e *lateError) icmp() (ippkt.ICMPError, bool) {
+	m := ippkt.ICMPError{From: e.offender, Type: e.ee.Type, Code: e.ee.Code, Info: e.ee.Info}
+	if !ippkt.Unicast(m.From) {
 		m.From = e.dst.Addr()
 	}
 	switch e.ee.Origin {
 	case unix.SO_EE_ORIGIN_ICMP:
-		if m.Type == icmp4ParamProblem {
+		if m.Type == ippkt.ICMP4ParamProblem {
 			m.Info <<= 24 // the pointer is the first of the four bytes (RFC 792)
 		}
-		return m, m.Type == icmp4Unreachable || m.Type == icmp4TimeExceeded || m.Type == icmp4ParamProblem
+		return m, m.Type == ippkt.ICMP4Unreachable || m.Type == ippkt.ICMP4TimeExceeded || m.Type == ippkt.ICMP4ParamProblem
 	case unix.SO_EE_ORIGIN_ICMP6:
-		return m, m.Type >= icmp6Unreachable && m.Type <= icmp6ParamProblem
+		return m, m.Type >= ippkt.ICMP6Unreachable && m.Type <= ippkt.ICMP6ParamProblem
 	}
 	return m, false
 }
@@ -120,14 +120,14 @@ const mtuMemory = time.Second
 // tellMTU tells the sender of a packet that it is too long for its path. How
 // long may be is on the error queue, which for IPv4 doesn't say the port.
 // Either goroutine that serves the socket may come to read it.
-func (k *hostSocket) tellMTU(q quote) {
+func (k *hostSocket) tellMTU(q ippkt.Quote) {
 	k.mu.Lock()
 	k.big, k.isBig = q, true
 	k.mu.Unlock()
 	k.drainErrors()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.mtu.dst == q.dst && k.s.u.now()-k.mtu.when < mtuMemory {
+	if k.mtu.dst == q.Dst && k.s.u.now()-k.mtu.when < mtuMemory {
 		k.tellLocked()
 	}
 }
@@ -137,7 +137,7 @@ func (k *hostSocket) learnMTU(dst netip.Addr, mtu uint32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.mtu.dst, k.mtu.bytes, k.mtu.when = dst, mtu, k.s.u.now()
-	if k.big.dst == dst {
+	if k.big.Dst == dst {
 		k.tellLocked()
 	}
 }
@@ -145,6 +145,6 @@ func (k *hostSocket) learnMTU(dst netip.Addr, mtu uint32) {
 func (k *hostSocket) tellLocked() {
 	if k.isBig {
 		k.isBig = false
-		k.s.u.localError(k.s.hash, tooBig(k.big.dst, k.mtu.bytes), &k.big)
+		k.s.u.localError(k.s.hash, ippkt.TooBig(k.big.Dst, k.mtu.bytes), &k.big)
 	}
 }

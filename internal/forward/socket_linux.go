@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/epoll"
-	"netstackd/internal/netstack"
+	"netstackd/internal/ippkt"
 )
 
 // hostSocket is what the carriers over host sockets have in common. The
@@ -30,7 +30,7 @@ type hostSocket struct {
 	mode int // IP_MTU_DISCOVER as set, -1 at first; the sender's
 
 	errorsLeft bool // the error queue was not read to its end; the task's
-	quoted     func(e *lateError) (quote, bool)
+	quoted     func(e *lateError) (ippkt.Quote, bool)
 
 	mu  sync.Mutex
 	mtu struct { // of the last path that was too narrow
@@ -38,14 +38,14 @@ type hostSocket struct {
 		bytes uint32
 		when  time.Duration
 	}
-	big   quote // the last packet that was too big
-	isBig bool  // its sender has not been told: its MTU is not known
+	big   ippkt.Quote // the last packet that was too big
+	isBig bool        // its sender has not been told: its MTU is not known
 }
 
 // adopt takes the socket over from its connection, and turns on the options
 // that every socket needs and those given. A readable socket, or one with an
 // error, will call run.
-func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*lateError) (quote, bool), more ...option) error {
+func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*lateError) (ippkt.Quote, bool), more ...option) error {
 	k.s, k.fd, k.mode, k.quoted = s, -1, -1, quoted
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -191,7 +191,7 @@ func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 	case unix.EMSGSIZE:
 		return k.tooBig(d)
 	case unix.EACCES, unix.EPERM:
-		k.s.refuse(d, netstack.AdminProhibited)
+		k.s.refuse(d, ippkt.AdminProhibited)
 	default:
 		if why, ok := reasonOf(errno); ok {
 			k.s.refuse(d, why)
@@ -214,11 +214,11 @@ func (k *hostSocket) tooBig(d *datagram) outcome {
 		return dropPacket // too long for any IP packet
 	}
 	q := k.s.quote(d)
-	q.payload = nil // the quote may have to wait for longer than the packet lives
-	if d.ttl <= tracingTTL || ipLen(q.dst)+udpLen+min(d.size, d.seg) <= hostMTU {
+	q.Payload = nil // the quote may have to wait for longer than the packet lives
+	if d.ttl <= tracingTTL || ippkt.HeaderLen(q.Dst)+ippkt.UDPLen+min(d.size, d.seg) <= hostMTU {
 		k.tellMTU(q)
 		return dropPacket
 	}
-	k.tellMTU(q.unsocketed())
+	k.tellMTU(q.AsEchoReply())
 	return tryFragmented
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/internal/route"
 )
@@ -88,7 +89,7 @@ func (t *TCP) Connect(r *netstack.Request) {
 	if err := t.cfg.Routes.Permit(&m); err != nil {
 		t.denied.Add(1)
 		t.log(&m, err)
-		r.Unreachable(netstack.AdminProhibited)
+		r.Unreachable(ippkt.AdminProhibited)
 		return
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -155,13 +156,13 @@ func (t *TCP) answer(r *netstack.Request, f *flow.Flow, err error) {
 		r.Ignore()
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
 		t.unreachable.Add(1)
-		r.Unreachable(netstack.HostUnreachable)
+		r.Unreachable(ippkt.HostUnreachable)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
 		t.unreachable.Add(1)
-		r.Unreachable(netstack.NetUnreachable)
+		r.Unreachable(ippkt.NetUnreachable)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		t.unreachable.Add(1)
-		r.Unreachable(netstack.AdminProhibited)
+		r.Unreachable(ippkt.AdminProhibited)
 	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		t.timedOut.Add(1)

@@ -12,6 +12,7 @@ import (
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 )
 
@@ -115,14 +116,14 @@ func (u *UDP) listen(ctx context.Context, s *session) (carrier, error) {
 
 // HandlePacket implements netstack.PacketHandler for UDP.
 func (u *UDP) HandlePacket(p *netstack.Packet) bool {
-	if len(p.Transport) < udpLen {
+	if len(p.Transport) < ippkt.UDPLen {
 		u.counters.droppedInvalid.Add(1)
 		return true
 	}
 	src := netip.AddrPortFrom(p.Src, be16(p.Transport))
 	dst := netip.AddrPortFrom(p.Dst, be16(p.Transport[2:]))
-	n := int(be16(p.Transport[4:])) - udpLen
-	if !unicast(p.Src) || !unicast(p.Dst) || src.Port() == 0 || dst.Port() == 0 ||
+	n := int(be16(p.Transport[4:])) - ippkt.UDPLen
+	if !ippkt.Unicast(p.Src) || !ippkt.Unicast(p.Dst) || src.Port() == 0 || dst.Port() == 0 ||
 		p.GSOSize == 0 && (n < 0 || n > p.Buf.Data().Size()) {
 		u.counters.droppedInvalid.Add(1)
 		return true
@@ -152,7 +153,7 @@ func (u *sessionSet) hopsExhausted(p *netstack.Packet, router []netip.Addr) {
 	for _, a := range router {
 		if a.Is4() == p.Src.Is4() {
 			q := quoteOf(p)
-			u.localError(p.Hash, ttlExceeded(a), &q)
+			u.localError(p.Hash, ippkt.TTLExceeded(a), &q)
 			return
 		}
 	}

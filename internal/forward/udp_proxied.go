@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+
+	"netstackd/internal/ippkt"
 )
 
 // proxied is the carrier over any net.PacketConn, such as an upstream's UDP
@@ -29,7 +31,7 @@ type addrPortConn interface {
 }
 
 // maxDatagram is the longest UDP payload there is: over IPv6, without options.
-const maxDatagram = maxPacket - udpLen
+const maxDatagram = ippkt.MaxPacket - ippkt.UDPLen
 
 func newProxied(s *session, c net.PacketConn) *proxied {
 	p := &proxied{s: s, conn: c}
@@ -109,7 +111,7 @@ func (p *proxied) read() {
 			s.used.Store(int64(s.u.now()))
 		}
 		src = netip.AddrPortFrom(src.Addr().Unmap().WithZone(""), src.Port())
-		if src.Addr().Is4() != s.src.Addr().Is4() || !unicast(src.Addr()) {
+		if src.Addr().Is4() != s.src.Addr().Is4() || !ippkt.Unicast(src.Addr()) {
 			continue
 		}
 		s.cameDown(1, n)

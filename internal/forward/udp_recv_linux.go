@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/ippkt"
 )
 
 // recvBatch is how many messages one run of a session's task takes, which
@@ -32,12 +34,12 @@ type arrival struct {
 func newReceiver() *receiver {
 	r := &receiver{}
 	// Not a power of two apart, or they would all share a few cache lines.
-	const stride = maxPacket + 1 + 256
+	const stride = ippkt.MaxPacket + 1 + 256
 	all := make([]byte, recvBatch*stride)
 	for i := range r.bufs {
-		r.bufs[i] = all[i*stride:][:maxPacket:maxPacket]
+		r.bufs[i] = all[i*stride:][:ippkt.MaxPacket:ippkt.MaxPacket]
 		r.iovs[i].Base = &r.bufs[i][0]
-		r.iovs[i].SetLen(maxPacket)
+		r.iovs[i].SetLen(ippkt.MaxPacket)
 		h := &r.msgs[i].hdr
 		h.Name = (*byte)(unsafe.Pointer(&r.name[i]))
 		h.Iov = &r.iovs[i]
@@ -124,14 +126,14 @@ func (s *session) deliver(r *receiver, n int) {
 			b := &r.list[i]
 			bs := segments(b)
 			if d.size == 0 || d.size%d.seg != 0 || b.size == 0 || b.seg > d.seg || bs > 1 && b.seg != d.seg ||
-				b.src != d.src || b.tos != d.tos || segs+bs > maxSegments || d.size+b.size > maxPacket-maxHeaders {
+				b.src != d.src || b.tos != d.tos || segs+bs > maxSegments || d.size+b.size > ippkt.MaxPacket-ippkt.MaxHeaders {
 				break
 			}
 			w.bufs = append(w.bufs, r.bufs[i][:b.size])
 			d.size += b.size
 			segs += bs
 		}
-		if d.src.Addr().Is4() == s.src.Addr().Is4() && unicast(d.src.Addr()) {
+		if d.src.Addr().Is4() == s.src.Addr().Is4() && ippkt.Unicast(d.src.Addr()) {
 			s.u.out.udp(w, &d)
 		}
 		w.reset()

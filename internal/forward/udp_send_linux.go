@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/ippkt"
 )
 
 // maxSegments is how many datagrams a train may have: UDP_MAX_SEGMENTS of
@@ -48,8 +50,8 @@ type cursor struct{ i, off int }
 
 // send implements carrier.
 func (k *udpSocket) send(b *batch) {
-	if used := time.Duration(k.s.used.Load()); k.maxSeg < maxPacket && used-k.narrowed > narrowFor {
-		k.maxSeg = maxPacket // paths change, and the next destination has another
+	if used := time.Duration(k.s.used.Load()); k.maxSeg < ippkt.MaxPacket && used-k.narrowed > narrowFor {
+		k.maxSeg = ippkt.MaxPacket // paths change, and the next destination has another
 	}
 	w := k.s.u.scratch.senders.Get().(*sender)
 	for at := (cursor{}); at.i < b.n; {
@@ -111,7 +113,7 @@ func (w *sender) join(d *datagram, at cursor, piece int) bool {
 	n := d.count(piece)
 	if !m.more || d.seg > m.d.seg || n > 1 && d.seg != m.d.seg || m.d.dst != d.dst ||
 		m.df != d.df || m.d.ttl != d.ttl || m.d.tos != d.tos ||
-		m.count+n > maxSegments || m.size+piece > maxPacket-ipv6Len-udpLen {
+		m.count+n > maxSegments || m.size+piece > ippkt.MaxPacket-ippkt.IPv6Len-ippkt.UDPLen {
 		return false
 	}
 	m.count += n
@@ -140,7 +142,7 @@ func (w *sender) slices(d *datagram, off, n int) {
 		return
 	}
 	w.whole = d.payload(w.whole[:0])
-	w.bufs = appendRange(w.bufs, w.whole, off, n)
+	w.bufs = ippkt.AppendRange(w.bufs, w.whole, off, n)
 	clear(w.whole)
 }
 
@@ -197,7 +199,7 @@ func (m *message) control(b []byte) int {
 	if m.d.tos != 0 {
 		n += putCmsgInt(b[n:], level, tos, int(m.d.tos))
 	}
-	if m.d.ttl < defaultTTL {
+	if m.d.ttl < ippkt.DefaultTTL {
 		n += putCmsgInt(b[n:], level, ttl, int(m.d.ttl)-1) // we are one hop
 	}
 	return n

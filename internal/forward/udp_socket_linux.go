@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/ippkt"
 )
 
 // udpSocket is the carrier of a UDP session over a host socket.
@@ -17,7 +19,7 @@ type udpSocket struct {
 
 func newUDPSocket(s *session, c *net.UDPConn) (carrier, error) {
 	defer c.Close()
-	k := &udpSocket{maxSeg: maxPacket}
+	k := &udpSocket{maxSeg: ippkt.MaxPacket}
 	if err := k.adopt(s, c, k.run, k.quoted); err != nil {
 		return nil, err
 	}
@@ -27,8 +29,8 @@ func newUDPSocket(s *session, c *net.UDPConn) (carrier, error) {
 }
 
 // quoted is the application's datagram that a late error is about.
-func (k *udpSocket) quoted(e *lateError) (quote, bool) {
-	return udpQuote(k.s.src, e.dst, len(e.payload), e.payload), e.dst.IsValid()
+func (k *udpSocket) quoted(e *lateError) (ippkt.Quote, bool) {
+	return ippkt.QuoteUDP(k.s.src, e.dst, len(e.payload), e.payload), e.dst.IsValid()
 }
 
 // run is the session's task.

@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/tun/tuntest"
 )
@@ -75,7 +76,7 @@ func TestWriteUnreachableLimit(t *testing.T) {
 	written := 0
 	for range flood {
 		before := s.Stats().Suppressed
-		s.WriteUnreachable(foreignV4, quote, netstack.AdminProhibited)
+		s.WriteUnreachable(foreignV4, quote, ippkt.AdminProhibited)
 		if s.Stats().Suppressed == before {
 			answer(t, dev)
 			written++

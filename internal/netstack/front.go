@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/header/parse"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"netstackd/internal/ippkt"
 )
 
 // A front stands before gVisor's IPv4 or IPv6 endpoint and answers for every
@@ -191,7 +193,7 @@ func (f *front) transport(pkt *stack.PacketBuffer, proto tcpip.TransportProtocol
 	case header.UDPProtocolNumber:
 		f.udp(pkt, src, dst)
 	case header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber:
-		if _, ok := pkt.TransportHeader().Consume(icmpHeaderLen); !ok {
+		if _, ok := pkt.TransportHeader().Consume(ippkt.ICMPLen); !ok {
 			f.s.counters.malformed.Add(1)
 			return
 		}
@@ -208,7 +210,7 @@ func (f *front) udp(pkt *stack.PacketBuffer, src, dst tcpip.Address) {
 		return
 	}
 	if !f.s.isOwn(dst) {
-		if !f.s.foreign(pkt, ProtoUDP) {
+		if !f.s.foreign(pkt, ippkt.ProtoUDP) {
 			f.portUnreachable(pkt)
 		}
 		return
@@ -242,5 +244,3 @@ func routable(a tcpip.Address) bool {
 	ip := netip.AddrFrom16(a.As16())
 	return !ip.IsMulticast() && !ip.IsLoopback() && !ip.IsUnspecified() && !ip.Is4In6()
 }
-
-const icmpHeaderLen = 8

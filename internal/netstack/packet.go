@@ -6,19 +6,12 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// Protocol numbers of the packets that a PacketHandler sees (IANA).
-const (
-	ProtoICMP   = 1
-	ProtoUDP    = 17
-	ProtoICMPv6 = 58
-)
-
 // Packet is a UDP datagram, a train of them, or an ICMP message for an address
 // that is not the stack's own. It is valid during HandlePacket only, all but
 // Buf when it was IncRef'ed.
 type Packet struct {
 	Src, Dst netip.Addr
-	Proto    uint8 // ProtoUDP, ProtoICMP or ProtoICMPv6
+	Proto    uint8 // ippkt.ProtoUDP, ippkt.ProtoICMP or ippkt.ProtoICMPv6
 	TTL      uint8 // hop limit in IPv6
 	TOS      uint8 // traffic class in IPv6
 	DF       bool  // may not be fragmented: IPv4's flag, always so in IPv6

@@ -11,6 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"netstackd/internal/ippkt"
 )
 
 // Request is a SYN for a foreign address that is not answered yet. Exactly
@@ -146,7 +148,7 @@ func (r *Request) Refuse() { r.complete(true) }
 func (r *Request) Ignore() { r.complete(false) }
 
 // Unreachable makes the destination look unreachable.
-func (r *Request) Unreachable(why Unreachable) {
+func (r *Request) Unreachable(why ippkt.Unreachable) {
 	from, quote := r.Dest().Addr(), r.quote
 	r.complete(false)
 	r.s.WriteUnreachable(from, quote, why)

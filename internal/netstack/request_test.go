@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/tun/tuntest"
 )
@@ -20,8 +21,8 @@ func TestRequestErrnos(t *testing.T) {
 		want error
 	}{
 		{"refuse", (*netstack.Request).Refuse, syscall.ECONNREFUSED},
-		{"host", func(r *netstack.Request) { r.Unreachable(netstack.HostUnreachable) }, syscall.EHOSTUNREACH},
-		{"net", func(r *netstack.Request) { r.Unreachable(netstack.NetUnreachable) }, syscall.ENETUNREACH},
+		{"host", func(r *netstack.Request) { r.Unreachable(ippkt.HostUnreachable) }, syscall.EHOSTUNREACH},
+		{"net", func(r *netstack.Request) { r.Unreachable(ippkt.NetUnreachable) }, syscall.ENETUNREACH},
 	} {
 		for _, dest := range []netip.Addr{foreignV4, foreignV6} {
 			if c.want == syscall.EHOSTUNREACH && dest.Is6() {
@@ -44,9 +45,9 @@ func TestRequestErrnos(t *testing.T) {
 // Linux believes an ICMP error about a connection if it comes with the quoted
 // sequence number, and takes its errno from the code.
 func TestRequestUnreachableQuotesSYN(t *testing.T) {
-	codes := map[netstack.Unreachable][2]uint8{ // RFC 792 and RFC 1812, RFC 4443
-		netstack.NetUnreachable: {0, 0}, netstack.HostUnreachable: {1, 3},
-		netstack.PortUnreachable: {3, 4}, netstack.AdminProhibited: {13, 1},
+	codes := map[ippkt.Unreachable][2]uint8{ // RFC 792 and RFC 1812, RFC 4443
+		ippkt.NetUnreachable: {0, 0}, ippkt.HostUnreachable: {1, 3},
+		ippkt.PortUnreachable: {3, 4}, ippkt.AdminProhibited: {13, 1},
 	}
 	for why, code := range codes {
 		for i, a := range []netip.Addr{appV4.Addr(), appV6.Addr()} {

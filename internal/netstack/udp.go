@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"netstackd/internal/ippkt"
 )
 
 // udpChecksumValid verifies a parsed datagram unless the link vouched for it.
@@ -59,7 +61,7 @@ func (f *front) split(pkt *stack.PacketBuffer, size int) {
 // portUnreachable answers a parsed datagram as a host without such a port does.
 func (f *front) portUnreachable(pkt *stack.PacketBuffer) {
 	quote := packetQuote(pkt)
-	f.s.WriteUnreachable(netipAddr(pkt.Network().DestinationAddress()), quote, PortUnreachable)
+	f.s.WriteUnreachable(netipAddr(pkt.Network().DestinationAddress()), quote, ippkt.PortUnreachable)
 }
 
 // packetQuote copies what an ICMP error quotes of a parsed packet: its IP
@@ -100,7 +102,7 @@ func (s *Stack) foreign(pkt *stack.PacketBuffer, proto uint8) bool {
 		p.TOS, _ = h.TOS()
 		p.DF = true
 	}
-	if proto == ProtoUDP && int(pkt.GSOOptions.MSS) < pkt.Data().Size() {
+	if proto == ippkt.ProtoUDP && int(pkt.GSOOptions.MSS) < pkt.Data().Size() {
 		p.GSOSize = pkt.GSOOptions.MSS
 	}
 	p.Hash = flowHash(p.Src, uint16(p.Transport[0])<<8|uint16(p.Transport[1]))

@@ -2,9 +2,10 @@ package netstack
 
 import (
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"netstackd/internal/ippkt"
 )
 
 // WritePacket implements stack.NetworkEndpoint.
@@ -36,6 +37,5 @@ func keepWindow(pkt *stack.PacketBuffer) {
 	if g := &pkt.GSOOptions; g.Type != stack.GSONone && g.NeedsCsum {
 		return // the checksum is of the pseudo header as yet
 	}
-	// RFC 1624: HC' = ~(~HC + ~m + m').
-	h.SetChecksum(^checksum.Combine(^h.Checksum(), checksum.Combine(^w, w-1)))
+	h.SetChecksum(ippkt.Update(h.Checksum(), w, w-1))
 }
