@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 
+	"netstackd/internal/memory"
 	"netstackd/internal/netstack"
 )
 
@@ -52,13 +53,10 @@ func setTune(c *Config, s string) (err error) {
 	return nil
 }
 
-// SmallestBuffer is the least, in bytes, that a flow can move with.
-const SmallestBuffer = 32 << 10
-
 func parseBuffer(s string) (int, error) {
 	n, err := parseBytes(s)
-	if err == nil && (n < SmallestBuffer || n > math.MaxInt32) {
-		return 0, fmt.Errorf("%d is out of range; use %d to %d bytes", n, SmallestBuffer, math.MaxInt32)
+	if err == nil && (n < memory.SmallestBuffer || n > math.MaxInt32) {
+		return 0, fmt.Errorf("%d is out of range; use %d to %d bytes", n, memory.SmallestBuffer, math.MaxInt32)
 	}
 	return int(n), err
 }

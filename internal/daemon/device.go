@@ -8,6 +8,7 @@ import (
 
 	"netstackd/internal/config"
 	"netstackd/internal/hostnet"
+	"netstackd/internal/memory"
 	"netstackd/tun"
 )
 
@@ -78,7 +79,7 @@ func limits(cfg *config.Config, log *slog.Logger) error {
 		}
 	}
 	if cfg.MaxMemory == 0 {
-		total, err := totalMemory()
+		total, err := memory.Total()
 		if err != nil {
 			return fmt.Errorf("--max-memory: the machine's memory is unknown, give a number: %w", err)
 		}

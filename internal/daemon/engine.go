@@ -20,6 +20,7 @@ import (
 	"netstackd/internal/flow"
 	"netstackd/internal/forward"
 	"netstackd/internal/hostnet"
+	"netstackd/internal/memory"
 	"netstackd/internal/netstack"
 	"netstackd/internal/publish"
 	"netstackd/internal/relay"
@@ -50,10 +51,10 @@ type engine struct {
 
 	published *publish.Server // of exec: set before start
 
-	memory      *memory
+	memory      *memory.Budget
 	maxFlows    int
 	evictClient atomic.Pointer[func() bool] // ends a SOCKS or HTTP client without a flow
-	reclaim     reclaim
+	releaser    memory.Releaser
 	serving     sync.WaitGroup
 	failed      chan error // the first failure of a goroutine
 	cancel      []context.CancelFunc
@@ -83,24 +84,24 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 		return nil, err
 	}
 	e := &engine{log: log, loop: loop, stack: stack, failed: make(chan error, 1)}
-	e.reclaim.free = func() {
+	e.releaser.Free = func() {
 		runtime.GC() // pools empty over two collections; this is the first
 		debug.FreeOSMemory()
 	}
-	e.memory = newMemory(cfg.MaxMemory, tcpMemory(), tcpConfig(cfg).LargestBuffer(), func(b relay.Buffers) {
+	e.memory = memory.NewBudget(cfg.MaxMemory, memory.TCP(), tcpConfig(cfg).LargestBuffer(), func(b relay.Buffers) {
 		e.relay.SetBuffers(b)
 		stack.LimitBuffers(b.Stack)
 	})
-	e.relay = relay.New(loop, relay.Config{Waiting: e.memory.setWaiting, Proven: e.memory.setProven})
-	e.maxFlows = min(cfg.MaxFlows, maxFlows(cfg.MaxMemory))
+	e.relay = relay.New(loop, relay.Config{Waiting: e.memory.SetWaiting, Proven: e.memory.SetProven})
+	e.maxFlows = min(cfg.MaxFlows, memory.MaxFlows(cfg.MaxMemory))
 	e.flows = flow.NewRegistry(flow.Config{
 		MaxFlows:     e.maxFlows,
 		MaxPerSource: maxPerClient,
 		Remote:       func(a netip.Addr) bool { return e.routes.Remote(a) },
 		Reclaim:      e.evictSession,
 		Changed: func(flows int) {
-			e.memory.setFlows(flows)
-			e.reclaim.changed(flows)
+			e.memory.SetFlows(flows)
+			e.releaser.SetFlows(flows)
 		},
 	})
 	return e, nil
@@ -173,7 +174,7 @@ func (e *engine) start(cfg config.Config, c carriage) error {
 	if err != nil {
 		return fmt.Errorf("stack: %w", err)
 	}
-	e.memory.update()
+	e.memory.Update()
 	return nil
 }
 
@@ -290,7 +291,7 @@ func (e *engine) close() {
 	}
 	e.serving.Wait()
 	e.loop.Close()
-	e.reclaim.stop()
+	e.releaser.Stop()
 }
 
 // stackAddresses are the stack's own addresses, next to the host's.

@@ -1,4 +1,4 @@
-package daemon
+package memory
 
 import (
 	"testing"
@@ -10,28 +10,28 @@ func TestMemoryKeepsTheBudget(t *testing.T) {
 	const budget, most = 64 << 20, 8 << 20
 	var b relay.Buffers
 	calls := 0
-	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to; calls++ })
-	m.update()
+	m := NewBudget(budget, 0, most, func(to relay.Buffers) { b = to; calls++ })
+	m.Update()
 	if b.Stack != budget/2/waitShare || b.Socket != budget/2/waitShare {
 		t.Errorf("at first %+v", b)
 	}
-	for n := 1; n <= maxFlows(budget); n++ {
-		m.setFlows(n)
+	for n := 1; n <= MaxFlows(budget); n++ {
+		m.SetFlows(n)
 		if used := n * 2 * b.Stack; used > budget/2 {
 			t.Fatalf("%d flows of two buffers of %d bytes are %d, over half of %d", n, b.Stack, used, budget)
 		}
 	}
-	if b.Stack != smallestBuffer {
-		t.Errorf("at the limit of flows buffers are %d bytes, want %d", b.Stack, smallestBuffer)
+	if b.Stack != SmallestBuffer {
+		t.Errorf("at the limit of flows buffers are %d bytes, want %d", b.Stack, SmallestBuffer)
 	}
 	for range 1000 { // hovering about a step
-		m.setFlows(255)
-		m.setFlows(256)
+		m.SetFlows(255)
+		m.SetFlows(256)
 	}
 	if calls > 20 {
 		t.Errorf("sizes were set %d times", calls)
 	}
-	m.setFlows(0)
+	m.SetFlows(0)
 	if b.Stack != budget/2/waitShare {
 		t.Errorf("without flows buffers are %d bytes", b.Stack)
 	}
@@ -42,20 +42,20 @@ func TestMemoryKeepsTheBudget(t *testing.T) {
 func TestMemoryOfThoseThatWait(t *testing.T) {
 	const budget, most = 64 << 20, 8 << 20
 	var b relay.Buffers
-	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to })
-	m.update()
+	m := NewBudget(budget, 0, most, func(to relay.Buffers) { b = to })
+	m.Update()
 	held := 0
-	for n := 1; n <= maxFlows(budget); n++ {
-		m.setFlows(n)
+	for n := 1; n <= MaxFlows(budget); n++ {
+		m.SetFlows(n)
 		held += b.Stack + b.Socket // has grown to it before it counts
-		m.setWaiting(n)
+		m.SetWaiting(n)
 	}
 	t.Logf("%d MiB held of %d", held>>20, budget>>20)
 	if held > budget {
 		t.Errorf("%d bytes held", held)
 	}
-	m.setWaiting(0)
-	m.setFlows(0)
+	m.SetWaiting(0)
+	m.SetFlows(0)
 	if b.Socket != budget/2/waitShare {
 		t.Errorf("when none waits, sockets may hold %d", b.Socket)
 	}
@@ -66,11 +66,11 @@ func TestMemoryOfThoseThatWait(t *testing.T) {
 func TestMemoryOfProvenFlows(t *testing.T) {
 	const budget, most = 64 << 20, 8 << 20
 	var b relay.Buffers
-	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to })
-	m.update()
-	for n := 1; n <= maxFlows(budget); n++ {
-		m.setFlows(n)
-		m.setProven(n)
+	m := NewBudget(budget, 0, most, func(to relay.Buffers) { b = to })
+	m.Update()
+	for n := 1; n <= MaxFlows(budget); n++ {
+		m.SetFlows(n)
+		m.SetProven(n)
 		if held := n * 2 * (max(b.Stack, b.Proven) + max(b.Socket, b.Proven)); held > budget {
 			t.Fatalf("%d flows may hold %d bytes, over %d", n, held, budget)
 		}
@@ -82,14 +82,14 @@ func TestMemoryOfProvenFlows(t *testing.T) {
 func TestMemoryOfProvenFlowsInTurn(t *testing.T) {
 	const budget, most = 64 << 20, 8 << 20
 	var b relay.Buffers
-	m := newMemory(budget, 0, most, func(to relay.Buffers) { b = to })
-	m.update()
+	m := NewBudget(budget, 0, most, func(to relay.Buffers) { b = to })
+	m.Update()
 	held := 0
-	for n := 1; n <= maxFlows(budget); n++ {
-		m.setFlows(n)
-		m.setProven(n)
+	for n := 1; n <= MaxFlows(budget); n++ {
+		m.SetFlows(n)
+		m.SetProven(n)
 		held += max(b.Stack, b.Proven) + max(b.Socket, b.Proven)
-		m.setWaiting(n)
+		m.SetWaiting(n)
 	}
 	t.Logf("%d MiB held of %d", held>>20, budget>>20)
 	if held > budget {
@@ -101,11 +101,11 @@ func TestMemoryOfProvenFlowsInTurn(t *testing.T) {
 func TestMemoryForAFewProvenFlows(t *testing.T) {
 	const most = 8 << 20
 	var b relay.Buffers
-	m := newMemory(1<<30, 128<<20, most, func(to relay.Buffers) { b = to })
-	m.update()
-	m.setFlows(2000)
-	m.setWaiting(2000)
-	m.setProven(8)
+	m := NewBudget(1<<30, 128<<20, most, func(to relay.Buffers) { b = to })
+	m.Update()
+	m.SetFlows(2000)
+	m.SetWaiting(2000)
+	m.SetProven(8)
 	if b.Proven != provenBuffer {
 		t.Errorf("%d bytes for each of 8 proven flows", b.Proven)
 	}
@@ -116,14 +116,14 @@ func TestMemoryForAFewProvenFlows(t *testing.T) {
 func TestMemoryIsPlentiful(t *testing.T) {
 	const most = 8 << 20
 	var b relay.Buffers
-	m := newMemory(6<<30, 1<<30, most, func(to relay.Buffers) { b = to })
-	m.update()
-	m.setFlows(30)
-	m.setWaiting(1)
+	m := NewBudget(6<<30, 1<<30, most, func(to relay.Buffers) { b = to })
+	m.Update()
+	m.SetFlows(30)
+	m.SetWaiting(1)
 	if b.Stack != most || b.Socket != 0 || b.Fresh != 0 {
 		t.Errorf("%+v", b)
 	}
-	if m.setWaiting(2000); b.Socket < smallestBuffer || b.Socket > 1<<28/2000 {
+	if m.SetWaiting(2000); b.Socket < SmallestBuffer || b.Socket > 1<<28/2000 {
 		t.Errorf("2000 wait: %+v", b)
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package memory
 
 import (
 	"testing"
@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-func TestReclaimAfterManyFlows(t *testing.T) {
+func TestReleaseAfterManyFlows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		freed := 0
-		r := &reclaim{free: func() { freed++ }}
-		defer r.stop()
+		r := &Releaser{Free: func() { freed++ }}
+		defer r.Stop()
 		for n := range 10001 {
-			r.changed(n)
+			r.SetFlows(n)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -20,7 +20,7 @@ func TestReclaimAfterManyFlows(t *testing.T) {
 			t.Fatal("freed while all flows were open")
 		}
 		for n := 10000; n >= 0; n-- {
-			r.changed(n)
+			r.SetFlows(n)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -28,8 +28,8 @@ func TestReclaimAfterManyFlows(t *testing.T) {
 			t.Fatalf("freed %d times within a minute of the flows' end", freed)
 		}
 		for range 1000 { // a quiet day
-			r.changed(1)
-			r.changed(0)
+			r.SetFlows(1)
+			r.SetFlows(0)
 			time.Sleep(time.Minute)
 		}
 		synctest.Wait()

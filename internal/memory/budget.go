@@ -1,17 +1,18 @@
-package daemon
+// Package memory keeps the flows' buffers within a budget, and gives memory back
+// to the system after flows have ended.
+package memory
 
 import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
 
-	"netstackd/internal/config"
 	"netstackd/internal/relay"
 )
 
 const (
-	// smallestBuffer is the least that a flow can move with.
-	smallestBuffer = config.SmallestBuffer
+	// SmallestBuffer is the least, in bytes, that a flow can move with.
+	SmallestBuffer = 32 << 10
 	// flowBuffers is how many a flow has: two in the stack, of what the
 	// application has sent and what it has yet to take, and as many in a socket.
 	flowBuffers = 4
@@ -32,7 +33,7 @@ const (
 	ownTuning = 8 << 20
 )
 
-// memory shares --max-memory among the flows, by three numbers.
+// Budget shares a number of bytes among the flows, by three numbers.
 //
 //   - All flows may fill the stack's two buffers to the last byte, whatever
 //     their number.
@@ -44,8 +45,8 @@ const (
 //
 // Sizes halve when one of the numbers has doubled, and grow back when it is a
 // quarter, so that a number that hovers about a step costs nothing. At
-// smallestBuffer it is the number of flows that is limited.
-type memory struct {
+// SmallestBuffer it is the number of flows that is limited.
+type Budget struct {
 	budget         int64
 	stack, sockets int64               // its two parts
 	most           int                 // the most that a buffer in the stack may be
@@ -56,58 +57,59 @@ type memory struct {
 	now                    relay.Buffers
 }
 
-// newMemory divides the budget. The sockets' part is at most a quarter of what
+// NewBudget divides the budget. Apply gets the sizes whenever they change, and must
+// not block. A buffer in the stack is never larger than most. The sockets' part is at most a quarter of what
 // all TCP on this host may take before the kernel saves memory, which slows
 // every connection down; 0 = not known. The other ends of our flows may be on
 // this host as well, and hold more.
-func newMemory(budget, tcpMemory int64, most int, apply func(relay.Buffers)) *memory {
+func NewBudget(budget, tcpMemory int64, most int, apply func(relay.Buffers)) *Budget {
 	sockets := budget / 2
 	if tcpMemory > 0 {
 		sockets = min(sockets, tcpMemory/4)
 	}
-	return &memory{budget: budget, stack: budget - sockets, sockets: sockets, most: most, apply: apply}
+	return &Budget{budget: budget, stack: budget - sockets, sockets: sockets, most: most, apply: apply}
 }
 
-// maxFlows is how many flows a budget is enough for.
-func maxFlows(budget int64) int { return max(1, int(budget/(flowBuffers*smallestBuffer))) }
+// MaxFlows is how many flows a budget is enough for.
+func MaxFlows(budget int64) int { return max(1, int(budget/(flowBuffers*SmallestBuffer))) }
 
-// setFlows follows the number of flows.
-func (m *memory) setFlows(n int) {
+// SetFlows follows the number of flows.
+func (m *Budget) SetFlows(n int) {
 	if m.flows.follow(n) {
-		m.update()
+		m.Update()
 	}
 }
 
-// setWaiting follows the number of directions that wait.
-func (m *memory) setWaiting(n int) {
+// SetWaiting follows the number of directions that wait.
+func (m *Budget) SetWaiting(n int) {
 	if m.waiting.follow(n) {
-		m.update()
+		m.Update()
 	}
 }
 
-// setProven follows the number of proven flows.
-func (m *memory) setProven(n int) {
+// SetProven follows the number of proven flows.
+func (m *Budget) SetProven(n int) {
 	if m.proven.follow(n) {
-		m.update()
+		m.Update()
 	}
 }
 
-// update applies the sizes if they are others than before. It is called once
+// Update applies the sizes if they are others than before. It is called once
 // when what they are applied to has started.
-func (m *memory) update() {
+func (m *Budget) Update() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	flows, waiting, proven := m.flows.load(), m.waiting.load(), m.proven.load()
 	stack := min(m.stack>>(flows+1), m.stack/waitShare>>waiting)
 	b := relay.Buffers{
-		Stack:  int(min(max(stack, smallestBuffer), int64(m.most))),
+		Stack:  int(min(max(stack, SmallestBuffer), int64(m.most))),
 		Socket: socketBuffer(min(m.sockets/waitShare>>waiting, m.budget/flowBuffers>>proven)),
 		// A flow that waits for its turn fills its socket as well. Most are idle,
 		// so that each may have what the kernel gives it at first.
 		Fresh: socketBuffer(max(m.sockets>>flows, min(kernelBuffer, m.budget/flowBuffers>>flows))),
 		// Where the kernel's limit for all sockets makes m.sockets small, proven
 		// flows may go beyond it: they are slowed down by the kernel, not by us.
-		Proven:    int(min(max(m.budget/2/waitShare>>proven, smallestBuffer), provenBuffer, int64(m.most))),
+		Proven:    int(min(max(m.budget/2/waitShare>>proven, SmallestBuffer), provenBuffer, int64(m.most))),
 		FreshSend: freshSend,
 		MaxProven: int(min(m.stack, m.sockets) / 8 / provenBuffer),
 	}
@@ -122,7 +124,7 @@ func socketBuffer(share int64) int {
 	if share >= ownTuning {
 		return 0
 	}
-	return int(max(share, smallestBuffer))
+	return int(max(share, SmallestBuffer))
 }
 
 // step follows a number in steps of powers of two.

@@ -1,4 +1,4 @@
-package daemon
+package memory
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"netstackd/internal/sysctl"
 )
 
-// totalMemory returns the machine's RAM in bytes.
-func totalMemory() (int64, error) {
+// Total returns the machine's RAM in bytes.
+func Total() (int64, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, err
@@ -18,10 +18,10 @@ func totalMemory() (int64, error) {
 	return int64(info.Totalram) * int64(info.Unit), nil
 }
 
-// tcpMemory returns how many bytes the kernel gives all TCP sockets before it
-// saves memory (tcp_mem in tcp(7)). It shows that in the first network namespace
-// only; by default it is this part of the machine's memory.
-func tcpMemory() int64 {
+// TCP returns how many bytes the kernel gives all TCP sockets before it saves
+// memory (tcp_mem in tcp(7)). The kernel shows that in the first network namespace
+// only. Elsewhere it is the default, which is a part of the machine's memory.
+func TCP() int64 {
 	var pages int64
 	text, err := sysctl.Read("net/ipv4/tcp_mem")
 	if err == nil {
@@ -30,6 +30,6 @@ func tcpMemory() int64 {
 	if err == nil {
 		return pages * int64(os.Getpagesize())
 	}
-	total, _ := totalMemory() // 0 if that is not known either
+	total, _ := Total() // 0 if that is not known either
 	return total / 64 * 3
 }
