@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"netstackd/socks"
+	"netstackd/socks/auth"
 	"netstackd/socks/wire"
 )
 
@@ -30,9 +31,9 @@ func via(t testing.TB, next socks.ContextDialer, urls ...string) socks.Upstream 
 	return d
 }
 
-func credentials(t testing.TB, entries ...string) *socks.Credentials {
+func credentials(t testing.TB, entries ...string) *auth.Credentials {
 	t.Helper()
-	c, err := socks.NewCredentials(entries, "")
+	c, err := auth.New(entries, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"netstackd/socks/wire"
 )
 
-// Authenticator checks the user name and the password of a client. *Credentials is
-// one.
+// Authenticator checks the user name and the password of a client, as
+// netstackd/socks/auth does.
 type Authenticator interface {
 	// VerifyFrom reports whether the user, at a source address, gave the right
 	// password. It returns false when ctx ends.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"netstackd/socks"
+	"netstackd/socks/auth"
 	"netstackd/socks/wire"
 )
 
@@ -23,7 +24,7 @@ func Example() {
 	}))
 	defer site.Close()
 
-	users, err := socks.NewCredentials([]string{"alice:secret"}, "")
+	users, err := auth.New([]string{"alice:secret"}, "")
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -6,11 +6,11 @@ import (
 	"os"
 
 	"netstackd/internal/config"
-	"netstackd/socks"
+	"netstackd/socks/auth"
 )
 
 // credentials returns who may use the SOCKS listeners, nil for everybody.
-func credentials(cfg config.Config, log *slog.Logger) (*socks.Credentials, error) {
+func credentials(cfg config.Config, log *slog.Logger) (*auth.Credentials, error) {
 	if len(cfg.Auth) == 0 && cfg.AuthFile == "" {
 		return nil, nil
 	}
@@ -18,16 +18,16 @@ func credentials(cfg config.Config, log *slog.Logger) (*socks.Credentials, error
 	for _, c := range cfg.Auth {
 		entries = append(entries, c.User+":"+c.Password)
 	}
-	auth, err := socks.NewCredentials(entries, cfg.AuthFile)
+	users, err := auth.New(entries, cfg.AuthFile)
 	if err != nil {
 		flag := "auth"
-		if at, ok := errors.AsType[*socks.CredentialsError](err); ok && at.File != "" {
+		if at, ok := errors.AsType[*auth.Error](err); ok && at.File != "" {
 			flag = "auth-file"
 		}
 		return nil, &flagError{flag, err}
 	}
 	warnOfOthers(cfg.AuthFile, log)
-	return auth, nil
+	return users, nil
 }
 
 // warnOfOthers warns of a file of passwords that every user of this host can
@@ -42,16 +42,16 @@ func warnOfOthers(file string, log *slog.Logger) {
 
 // reread reads the --auth-file again and says what that changed. It is the one
 // thing that SIGHUP reads.
-func reread(auth *socks.Credentials, file string, log *slog.Logger) {
+func reread(users *auth.Credentials, file string, log *slog.Logger) {
 	if file == "" {
 		log.Info("SIGHUP: nothing to read again, since there is no --auth-file; a restart takes new flags and a new --config")
 		return
 	}
-	if err := auth.Reload(); err != nil {
+	if err := users.Reload(); err != nil {
 		log.Error("SIGHUP: --auth-file was not read again; the old entries hold", "err", err)
 		return
 	}
-	switch c := auth.Changes(); {
+	switch c := users.Changes(); {
 	case c.Added+c.Removed+c.Changed == 0:
 		log.Info("SIGHUP: --auth-file read again; no user has changed", "users", c.Users)
 	default:

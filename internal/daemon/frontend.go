@@ -14,6 +14,7 @@ import (
 	"netstackd/internal/hostnet"
 	"netstackd/internal/netstack"
 	"netstackd/socks"
+	"netstackd/socks/auth"
 )
 
 // frontend is the SOCKS listeners, on the host and inside the stack.
@@ -21,7 +22,7 @@ type frontend struct {
 	engine   *engine
 	cfg      config.Config
 	carriage carriage
-	auth     *socks.Credentials
+	auth     *auth.Credentials
 	names    *hostnet.Dialer // the host's own resolver
 
 	host, stack []net.Listener

@@ -1,4 +1,4 @@
-package socks_test
+package auth_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"netstackd/socks"
+	"netstackd/socks/auth"
 	"netstackd/socks/wire"
 )
 
@@ -85,7 +85,7 @@ func TestCredentialsBrakeManyUsers(t *testing.T) {
 	for _, source := range []string{"10.0.0.1", "2001:db8::1"} {
 		synctest.Test(t, func(t *testing.T) {
 			c := credentials(t, "u:"+bcryptHash(t, "right"))
-			compared := socks.CountHashes(c)
+			compared := auth.CountHashes(c)
 			const seconds = 5
 			from := netip.MustParseAddr(source)
 			for i := range seconds * 2000 {
@@ -106,7 +106,7 @@ func TestCredentialsBrakeManyUsers(t *testing.T) {
 			if n := compared(); n > 40*seconds || n < 10 {
 				t.Errorf("%s: %d passwords compared in %d s", source, n, seconds)
 			}
-			if n, _ := socks.Braked(c); n > 500 {
+			if n, _ := auth.Braked(c); n > 500 {
 				t.Errorf("%d entries are kept of one source", n)
 			}
 			start := time.Now()
@@ -138,7 +138,7 @@ func TestCredentialsBrakeRight(t *testing.T) {
 func TestCredentialsBrakeManyAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := credentials(t, "u:"+bcryptHash(t, "right"))
-		resume := socks.HoldHashes(c)
+		resume := auth.HoldHashes(c)
 		start := time.Now()
 		var refused atomic.Int64
 		var clients sync.WaitGroup
@@ -167,7 +167,7 @@ func TestCredentialsBrakeManyAtOnce(t *testing.T) {
 func TestCredentialsBrakeFirstLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := credentials(t, "u:"+bcryptHash(t, "right"))
-		resume := socks.HoldHashes(c)
+		resume := auth.HoldHashes(c)
 		right := wire.UserPass{User: "u", Pass: "right"}
 		first, leave := context.WithCancel(t.Context())
 		var clients sync.WaitGroup
@@ -193,14 +193,14 @@ func TestCredentialsBrakeBounded(t *testing.T) {
 		src := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		c.VerifyFrom(t.Context(), src, wire.UserPass{User: fmt.Sprint("user", i%7), Pass: "wrong"})
 	}
-	if n, _ := socks.Braked(c); n > 8192 {
+	if n, _ := auth.Braked(c); n > 8192 {
 		t.Errorf("%d guessers are kept", n)
 	}
 	c = credentials(t, "u:right")
 	for range 2 { // HTTP has room for such names
 		c.VerifyFrom(t.Context(), alice, wire.UserPass{User: strings.Repeat("x", 10_000), Pass: "wrong"})
 	}
-	if n, longest := socks.Braked(c); n != 1 || longest > 300 {
+	if n, longest := auth.Braked(c); n != 1 || longest > 300 {
 		t.Errorf("%d guessers are kept, with %d bytes of a name", n, longest)
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package socks
+package auth
 
 import (
 	"crypto/sha256"

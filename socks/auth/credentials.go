@@ -1,4 +1,14 @@
-package socks
+// Package auth holds the users of a proxy and their passwords, and limits how fast
+// passwords can be guessed.
+//
+// A password is given plain or as a bcrypt, argon2id or argon2i hash. A comparison
+// takes the same time for an unknown user as for a wrong password. Hashes are
+// computed on half of the cores at most; right credentials are remembered as a keyed
+// digest, so that each is hashed once.
+//
+// A source address has ten tries of a user at once and then one a second, and 100
+// tries and then 20 a second of all users. A right password costs no try.
+package auth
 
 import (
 	"context"
@@ -18,10 +28,9 @@ import (
 	"netstackd/socks/wire"
 )
 
-// Credentials holds who may use a server: users with a password each, given
-// plain or as a bcrypt, argon2id or argon2i hash. They come from the command
-// line and from a file, which can be read again while the server runs. It never
-// prints what it holds.
+// Credentials is a list of users with a password each. They come from the program
+// and from a file, which can be read again while the server runs. Its String method
+// hides them. It is a socks.Authenticator.
 type Credentials struct {
 	inline []string // USER:SECRET, for the next Reload
 	file   string
@@ -31,9 +40,9 @@ type Credentials struct {
 	mu      sync.RWMutex
 	users   map[string]secret
 	changes Change
-	decoy   secret            // what unknown users are compared with
-	key     []byte            // of known, made anew by each load
-	known   map[[32]byte]bool // what has been verified, so that a hash is computed once
+	decoy   secret            // what the passwords of unknown users are compared with
+	key     []byte            // of known; each load makes another
+	known   map[[32]byte]bool // digests of credentials that were right
 }
 
 // maxKnown bounds the cache of verified credentials.
@@ -42,23 +51,23 @@ const maxKnown = 4096
 // Change counts what a Reload did to the list of users.
 type Change struct{ Users, Added, Removed, Changed int }
 
-// CredentialsError is an error of NewCredentials or Reload.
-type CredentialsError struct {
+// Error is an error of New or Reload.
+type Error struct {
 	File string // the file that is wrong, "" for the entries beside it
 	Err  error
 }
 
-func (e *CredentialsError) Error() string { return e.Err.Error() }
+func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
-func (e *CredentialsError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
-// NewCredentials takes entries of the form USER:SECRET and, unless it is "", a
-// file with one such entry a line, where empty lines and those that begin with
-// # count for nothing. A SECRET that is a bcrypt ($2b$…) or argon2 ($argon2id$…)
-// hash is one; everything else is the password itself, which may be empty.
-// Errors name the entry by its place, never its text.
-func NewCredentials(entries []string, file string) (*Credentials, error) {
+// New takes entries of the form USER:SECRET and, unless it is "", a
+// file with one such entry a line. Empty lines and lines that begin with # are
+// ignored. A SECRET that is a bcrypt ($2b$…) or argon2 ($argon2id$…)
+// hash is one; everything else is the password itself, which may be empty. An
+// error is an *Error. It has the number of an entry, never its text.
+func New(entries []string, file string) (*Credentials, error) {
 	c := &Credentials{inline: append([]string(nil), entries...), file: file}
 	c.cpu = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 	if err := c.Reload(); err != nil {
@@ -72,13 +81,13 @@ func (c *Credentials) Reload() error {
 	users := make(map[string]secret)
 	for i, e := range c.inline {
 		if err := addEntry(users, e); err != nil {
-			return &CredentialsError{Err: fmt.Errorf("socks: credentials, number %d: %w", i+1, err)}
+			return &Error{Err: fmt.Errorf("auth: entry %d: %w", i+1, err)}
 		}
 	}
 	if c.file != "" {
 		text, err := os.ReadFile(c.file)
 		if err != nil {
-			return &CredentialsError{File: c.file, Err: fmt.Errorf("socks: credentials: %w", err)}
+			return &Error{File: c.file, Err: fmt.Errorf("auth: %w", err)}
 		}
 		for i, line := range strings.Split(string(text), "\n") {
 			line = strings.TrimSuffix(line, "\r")
@@ -86,14 +95,14 @@ func (c *Credentials) Reload() error {
 				continue
 			}
 			if err := addEntry(users, line); err != nil {
-				return &CredentialsError{File: c.file, Err: fmt.Errorf("socks: credentials: %s, line %d: %w", c.file, i+1, err)}
+				return &Error{File: c.file, Err: fmt.Errorf("auth: %s, line %d: %w", c.file, i+1, err)}
 			}
 		}
 	}
 	if len(users) == 0 {
-		return &CredentialsError{File: c.file, Err: errors.New("socks: no credentials: add a line USER:PASSWORD")}
+		return &Error{File: c.file, Err: errors.New("auth: no users: add a line USER:PASSWORD")}
 	}
-	// Unknown users cost what the costliest known one does.
+	// An unknown user takes as long as the slowest hash.
 	var decoy secret
 	for _, s := range users {
 		if decoy == nil || s.cost() > decoy.cost() {
@@ -151,9 +160,9 @@ func addEntry(users map[string]secret, entry string) error {
 	return nil
 }
 
-// Verify reports whether the credentials are right. It does the same work
-// whether or not there is such a user, and takes no longer for a nearly right
-// password. It gives up, with false, when ctx ends.
+// Verify reports whether the credentials are right. It does the same work for an
+// unknown user, and takes as long for any wrong password. It returns false when
+// ctx ends.
 func (c *Credentials) Verify(ctx context.Context, up wire.UserPass) bool {
 	c.mu.RLock()
 	s, exists := c.users[up.User]
@@ -163,7 +172,7 @@ func (c *Credentials) Verify(ctx context.Context, up wire.UserPass) bool {
 	tag := tagOf(c.key, up)
 	known, gen := c.known[tag], c.known
 	c.mu.RUnlock()
-	if known { // only right credentials are ever known
+	if known { // right once before
 		return true
 	}
 	if s.cost() > 0 {
@@ -183,15 +192,15 @@ func (c *Credentials) Verify(ctx context.Context, up wire.UserPass) bool {
 		if len(gen) >= maxKnown {
 			clear(gen)
 		}
-		gen[tag] = true // of the generation that was asked, should it have changed
+		gen[tag] = true // of the list that was compared: a Reload may have replaced it
 		c.mu.Unlock()
 	}
 	return true
 }
 
-// VerifyFrom is Verify for a client: it slows down the guessing of a user's
-// password from one source address. A password that comes too fast is refused
-// unseen. The same password from several connections at once is one try.
+// VerifyFrom is Verify with a limit on the tries of a source address. A try that
+// would wait too long is refused without a comparison. The same password on several
+// connections at once is one try.
 func (c *Credentials) VerifyFrom(ctx context.Context, source netip.Addr, up wire.UserPass) bool {
 	key := guess(source, up.User)
 	c.mu.RLock()

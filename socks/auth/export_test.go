@@ -1,4 +1,4 @@
-package socks
+package auth
 
 // CountHashes makes c count the costly comparisons that it makes from now on.
 func CountHashes(c *Credentials) (count func() int) {

@@ -1,4 +1,4 @@
-package socks
+package auth
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// A brake slows down the guessing of passwords: a source address has a few tries
-// of a user at once, then one a second, and more of all users together. Tries
-// that would wait too long are refused, so that a source is free again soon after
-// its guessing ends. A right password costs no try. Guessing one user's password
-// does not keep out another at the same address. The zero value is ready.
+// A brake limits the guessing of passwords. A source address has a few tries of a
+// user at once and then one a second, and more of all users together. A try that
+// would wait too long is refused, so that the wait is short once the guessing has
+// ended. A right password costs no try. Guessing one user's password does not block
+// another user at the same address. The zero value is ready.
 type brake struct {
 	mu      sync.Mutex
 	users   budgets[guessed]      // of each user, from each source
@@ -31,13 +31,13 @@ const (
 	maxUserName    = 255             // bytes of a user's name (RFC 1929)
 )
 
-// guessed is whose password is tried, and from where.
+// guessed is the user whose password is tried, and the source of the try.
 type guessed struct {
 	source netip.Prefix
 	user   string
 }
 
-// guess returns the key of a try. Of an IPv6 network a client has all addresses.
+// guess returns the key of a try. A client has all addresses of an IPv6 /64.
 func guess(source netip.Addr, user string) guessed {
 	source = source.Unmap().WithZone("")
 	bits := 64
@@ -45,8 +45,8 @@ func guess(source netip.Addr, user string) guessed {
 		bits = 32
 	}
 	p, _ := source.Prefix(bits)
-	// Longer names are of no user, and share an entry with what they begin with.
-	// The name may alias the handshake's buffer.
+	// No user has a longer name, so the name is cut to bound the entry. It is copied
+	// because it may alias the handshake's buffer.
 	return guessed{p, strings.Clone(user[:min(len(user), maxUserName+1)])}
 }
 
@@ -56,7 +56,7 @@ type sameTry struct {
 	tag [32]byte
 }
 
-// outcome is that of a try. Its fields are valid once done is closed.
+// outcome is the result of a try. Its fields are valid once done is closed.
 type outcome struct {
 	done    chan struct{}
 	right   bool
@@ -120,9 +120,8 @@ func (b *brake) giveBack(key guessed) {
 	b.sources.giveBack(key.source, sourceInterval)
 }
 
-// budgets are tries by whom they belong to: a burst at once, then one in each
-// interval. The time is when all tries are free again; where they are, no entry
-// is needed.
+// budgets limit tries by key: a burst at once, then one in each interval. The time
+// is when the whole burst is available again; no entry is needed after it.
 type budgets[K comparable] map[K]time.Time
 
 // next returns the entry after one more try, and how long that try has to wait.
@@ -135,8 +134,8 @@ func (b budgets[K]) next(now time.Time, key K, interval time.Duration, burst int
 	return free, max(0, free.Sub(now)-time.Duration(burst)*interval)
 }
 
-// set changes an entry. It keeps the number of entries bounded: it forgets those
-// that are needed no more, or else any half.
+// set changes an entry. It bounds the number of entries: it deletes those that are
+// no longer needed, or else any half.
 func (b *budgets[K]) set(now time.Time, key K, free time.Time) {
 	if *b == nil {
 		*b = make(budgets[K])
