@@ -98,7 +98,7 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 		MaxFlows:     e.maxFlows,
 		MaxPerSource: maxPerClient,
 		Remote:       func(a netip.Addr) bool { return e.routes.Remote(a) },
-		Reclaim:      e.evictSession,
+		EvictSession: e.evictSession,
 		Changed: func(flows int) {
 			e.memory.SetFlows(flows)
 			e.releaser.SetFlows(flows)
@@ -110,8 +110,8 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 // evictSession ends the datagram session that has been quiet for longest: they
 // outlive their use by minutes, which no connection should be refused for.
 func (e *engine) evictSession() bool {
-	return e.udp != nil && e.udp.Reclaim() || e.echo != nil && e.echo.Reclaim() ||
-		e.published != nil && e.published.Reclaim()
+	return e.udp != nil && e.udp.EvictSession() || e.echo != nil && e.echo.EvictSession() ||
+		e.published != nil && e.published.EvictSession()
 }
 
 // evictDescriptor frees a descriptor: it ends a client that has no flow yet, or
@@ -120,7 +120,7 @@ func (e *engine) evictDescriptor() bool {
 	if evict := e.evictClient.Load(); evict != nil && (*evict)() {
 		return true
 	}
-	return e.flows.Spare()
+	return e.flows.Evict()
 }
 
 // start runs the data path.

@@ -47,12 +47,9 @@ func newLoop(ctx context.Context, cfg config.Config, host *netcfg.Host, names *h
 	}
 	u := cfg.Via[0]
 	l := &loop{host: host, via: u.Scheme + "://" + u.Host, log: log}
-	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	port, err := strconv.ParseUint(u.Port(), 10, 16) // --via has one
 	if err != nil {
-		port = map[string]uint64{"http": 80}[u.Scheme]
-		if port == 0 {
-			port = 1080
-		}
+		return nil, fmt.Errorf("--via %s: %w", l.via, err)
 	}
 	for _, a := range addressesHere(ctx, u.Hostname(), names.LookupNetIP, host.IsLocal) {
 		l.listen = append(l.listen, netip.AddrPortFrom(a, uint16(port)))

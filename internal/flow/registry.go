@@ -37,11 +37,11 @@ type Config struct {
 	// the limit the oldest of them gives way. 0 = half of all that may be pending,
 	// but no fewer than 64.
 	MaxPendingPerSource int
-	// Reclaim is called when MaxFlows are open and one more is wanted. It ends a
+	// EvictSession is called when MaxFlows are open and one more is wanted. It ends a
 	// flow other than a pending one that can be spared, and reports whether there
 	// was one. It runs on the goroutine that opens, holding no lock, and must not
 	// block; nil = none can.
-	Reclaim func() bool
+	EvictSession func() bool
 	// Changed is called after the number of flows changed, from the goroutine
 	// that opened or closed one, holding no lock. It must not block.
 	Changed func(flows int)
@@ -102,8 +102,8 @@ func NewRegistry(cfg Config) *Registry {
 // wraps ErrLimit or ErrDraining.
 func (r *Registry) Open(m Meta, kill func()) (*Flow, error) {
 	n, err := r.enter()
-	for range maxReclaims {
-		if !errors.Is(err, ErrLimit) || !r.Spare() && !r.pending.EvictOldest(0) {
+	for range maxEvictions {
+		if !errors.Is(err, ErrLimit) || !r.Evict() && !r.pending.EvictOldest(0) {
 			break
 		}
 		n, err = r.enter()
@@ -161,15 +161,15 @@ func (r *Registry) OpenPending(m Meta, kill func()) (*Flow, error) {
 // places are short: most dials take less.
 const patience = time.Second
 
-// Spare ends a flow that can be spared and reports whether there was one: a
-// pending one that has taken long, else what Reclaim finds.
-func (r *Registry) Spare() bool {
-	return r.pending.EvictOldest(patience) || r.cfg.Reclaim != nil && r.cfg.Reclaim()
+// Evict ends a flow that can be spared and reports whether there was one: a
+// pending one that has taken long, else what EvictSession finds.
+func (r *Registry) Evict() bool {
+	return r.pending.EvictOldest(patience) || r.cfg.EvictSession != nil && r.cfg.EvictSession()
 }
 
-// maxReclaims bounds how many flows one new one may cost. More than one is
+// maxEvictions bounds how many flows one new one may cost. More than one is
 // needed when the first place that comes free goes to another caller.
-const maxReclaims = 4
+const maxEvictions = 4
 
 // enter takes a place among the flows, if there is one, and returns how many
 // are taken.

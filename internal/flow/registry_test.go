@@ -41,7 +41,7 @@ func TestRegistryLimit(t *testing.T) {
 
 func TestRegistryReclaim(t *testing.T) {
 	var spare []*flow.Flow
-	r := flow.NewRegistry(flow.Config{MaxFlows: 2, Reclaim: func() bool {
+	r := flow.NewRegistry(flow.Config{MaxFlows: 2, EvictSession: func() bool {
 		if len(spare) == 0 {
 			return false
 		}
@@ -364,13 +364,13 @@ func TestRegistryPendingPerSource(t *testing.T) {
 	}
 }
 
-// To make room, a pending flow that takes long ends first, then what Reclaim
+// To make room, a pending flow that takes long ends first, then what EvictSession
 // finds, then a young pending one.
 func TestRegistrySpareOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sessions := 1
 		var session *flow.Flow
-		r := flow.NewRegistry(flow.Config{MaxFlows: 4, Reclaim: func() bool {
+		r := flow.NewRegistry(flow.Config{MaxFlows: 4, EvictSession: func() bool {
 			if sessions == 0 {
 				return false
 			}

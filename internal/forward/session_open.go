@@ -75,9 +75,9 @@ func (u *sessionSet) register(s *session) bool {
 	return false
 }
 
-// Reclaim ends the session that has been idle for longest, so that another flow
+// EvictSession ends the session that has been idle for longest, so that another flow
 // may have its place, and reports whether there was one.
-func (u *sessionSet) Reclaim() bool { return u.evict(nil) }
+func (u *sessionSet) EvictSession() bool { return u.evict(nil) }
 
 // evict ends the session that has been idle for longest, and reports whether
 // there was one.

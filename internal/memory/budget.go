@@ -58,10 +58,10 @@ type Budget struct {
 }
 
 // NewBudget divides the budget. Apply gets the sizes whenever they change, and must
-// not block. A buffer in the stack is never larger than most. The sockets' part is at most a quarter of what
-// all TCP on this host may take before the kernel saves memory, which slows
-// every connection down; 0 = not known. The other ends of our flows may be on
-// this host as well, and hold more.
+// not block. A buffer in the stack is never larger than most. The sockets' part is
+// at most a quarter of tcpMemory, which is what all TCP on this host may take before
+// the kernel saves memory and slows every connection down; 0 = not known. The other
+// ends of the flows may be on this host as well, and hold more.
 func NewBudget(budget, tcpMemory int64, most int, apply func(relay.Buffers)) *Budget {
 	sockets := budget / 2
 	if tcpMemory > 0 {

@@ -176,9 +176,9 @@ func (s *Server) Close() {
 	})
 }
 
-// Reclaim ends the least recently used UDP session, and reports whether there
+// EvictSession ends the least recently used UDP session, and reports whether there
 // was one.
-func (s *Server) Reclaim() bool { return s.udpSet.evict(netip.Addr{}) }
+func (s *Server) EvictSession() bool { return s.udpSet.evict(netip.Addr{}) }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats { return s.udpSet.stats() }

@@ -113,7 +113,7 @@ func (t *sessions) add(k key) *session {
 	}
 }
 
-// register enters s in the flow registry, which makes room by Reclaim. A source
+// register enters s in the flow registry, which makes room by EvictSession. A source
 // that has as many flows as it may gives up its own.
 func (t *sessions) register(s *session) error {
 	source := netip.AddrPortFrom(s.client.Addr().Unmap(), s.client.Port())

@@ -84,7 +84,7 @@ func newRig(t *testing.T, listen string, server *net.UDPConn, adapt func(*publis
 	if adapt != nil {
 		adapt(&cfg, &flows)
 	}
-	flows.Reclaim = func() bool { return r.Server.Reclaim() }
+	flows.EvictSession = func() bool { return r.Server.EvictSession() }
 	r.flows = flow.NewRegistry(flows)
 	cfg.Flows = r.flows
 	var err error
