@@ -89,26 +89,9 @@ func (s *scatter) release() {
 
 // ingress is the queue between the reader of a device queue and the goroutine
 // that delivers.
-//
-// A packet of ICMP costs as much to carry on as one of 64 KB of TCP, and its
-// sender does not slow down when one is lost. So ICMP has a share of the queue,
-// beyond which it is dropped as soon as it is read: a reader that waited for
-// room would leave the device's own queue to overflow, at the cost of others.
 type ingress struct {
 	*queue.Queue[*stack.PacketBuffer]
 	icmp atomic.Int32 // packets of ICMP in the queue
-}
-
-// icmpShare is which part of an ingress queue ICMP may fill: one in so many.
-const icmpShare = 4
-
-// isICMP reports whether a packet, given by its first bytes, is ICMP of either
-// version with nothing between it and the IP header.
-func isICMP(b []byte) bool {
-	if b[0]>>4 == header.IPv4Version {
-		return b[9] == uint8(header.ICMPv4ProtocolNumber)
-	}
-	return b[6] == uint8(header.ICMPv6ProtocolNumber)
 }
 
 // read moves packets from one device queue into q until the device ends.
@@ -131,7 +114,7 @@ func (e *Endpoint) read(ctx context.Context, n int, q *ingress) {
 			return
 		}
 		icmp := size >= header.IPv4MinimumSize && isICMP(s.bufs[0])
-		if icmp && q.icmp.Load() >= most {
+		if icmp && (q.icmp.Load() >= most || !e.icmp.allow(s.bufs[0])) {
 			e.counters.rxCrowded.Add(1)
 			continue
 		}

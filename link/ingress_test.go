@@ -3,6 +3,7 @@ package link_test
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -223,5 +224,43 @@ func TestIngressICMPShare(t *testing.T) {
 				t.Error("no ping after the flood")
 			}
 		})
+	}
+}
+
+// A flood of ICMP of one host is cut to what one host may send. It costs no
+// other host's packets, and no other protocol's.
+func TestIngressICMPRate(t *testing.T) {
+	const flood, rate, burst = 20_000, 2000, 1000
+	dev := tuntest.New(tuntest.Config{})
+	s := newSink()
+	e := open(t, dev, link.Config{QueueLen: 8 * flood}, s) // ICMP's share of it is no limit
+	ping := func(last byte) []byte {
+		src := netip.AddrFrom4([4]byte{10, 0, 0, last})
+		return ipPacket(src, v4b.Addr(), header.ICMPv4ProtocolNumber, make([]byte, 8))
+	}
+	flooder, tcp := ping(1), tcpPacket(v4a, v4b, []byte("segment"))
+	start := time.Now()
+	for range flood {
+		inject(t, dev, dataValid, flooder)
+	}
+	for _, p := range [][]byte{ping(2), ping(3), ping(4), ping(5), tcp} {
+		inject(t, dev, dataValid, p)
+	}
+	own, others := 0, 0
+	for d := s.next(t); !bytes.Equal(d.data, tcp); d = s.next(t) {
+		if bytes.Equal(d.data, flooder) {
+			own++
+		} else {
+			others++
+		}
+	}
+	if most := burst + 1 + int(rate*time.Since(start).Seconds()); own > most {
+		t.Errorf("%d of %d packets of the flood, want at most %d", own, flood, most)
+	}
+	if others < 3 { // one may share the flooder's bucket
+		t.Errorf("%d of 4 packets of other hosts", others)
+	}
+	if st := e.Stats(); int(st.RxCrowded) != flood+4-own-others {
+		t.Errorf("%d dropped of %d, %d delivered", st.RxCrowded, flood+4, own+others)
 	}
 }

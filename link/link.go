@@ -78,7 +78,7 @@ type Stats struct {
 	RxPackets, RxBytes uint64 // delivered to the stack
 	RxMalformed        uint64 // dropped: not IP, truncated, or an impossible virtio header
 	RxBadChecksum      uint64 // dropped: a checksum that we had to verify was wrong
-	RxCrowded          uint64 // dropped: ICMP beyond its share of the ingress queue
+	RxCrowded          uint64 // dropped: ICMP beyond its share of the ingress queue, or its host's rate
 	TxPackets, TxBytes uint64 // written to the device
 	TxErrors           uint64 // dropped: the device refused the write
 	QueueWaits         uint64 // times a reader found its queue full
@@ -99,6 +99,7 @@ type Endpoint struct {
 	mtu atomic.Uint32
 
 	counters counters
+	icmp     icmpLimit
 	writers  sync.Pool                         // *writer
 	late     *queue.Queue[*stack.PacketBuffer] // see writeLate
 
@@ -132,6 +133,7 @@ func New(dev Device, cfg Config) (*Endpoint, error) {
 	}
 	e := &Endpoint{dev: dev, cfg: cfg, done: make(chan struct{})}
 	e.late = queue.New[*stack.PacketBuffer](cfg.QueueLen)
+	e.icmp.init()
 	e.mtu.Store(uint32(mtu))
 	e.writers.New = func() any { return new(writer) }
 	if dev.VNetHdr() {

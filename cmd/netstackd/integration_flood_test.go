@@ -5,6 +5,9 @@ package main_test
 import (
 	"encoding/binary"
 	"errors"
+	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,41 +16,53 @@ import (
 	"netstackd/internal/testnet"
 )
 
-// Up to 40,000 pings a second do not starve a TCP connection. How much it keeps depends
-// on the cores: the flood's sender and the host that answers use them too.
+// A flood of 40,000 pings a second leaves a TCP connection 80 % of its rate. The
+// sender of the flood and the host that answers take their part of the cores, so
+// what the kernel's own path keeps under the same flood counts as all there is.
 func TestIntegrationPingFlood(t *testing.T) {
 	n, _ := startRouted(t)
 	port := n.B.ServeTCP(t, wildcard(testnet.IPv4), testnet.Discard)
-	c := dialTCP(t, n.A, dest(testnet.IPv4, 1, port))
-	const each = 2 * time.Second
-	up := func() float64 {
-		b := make([]byte, 256<<10)
-		sent, start := 0, time.Now()
-		for time.Since(start) < each {
-			c.SetWriteDeadline(start.Add(2 * each))
-			k, err := c.Write(b)
-			sent += k
-			if err != nil {
-				t.Error(err)
-				break
-			}
-		}
-		return float64(sent) * 8 / time.Since(start).Seconds() / 1e9
+	routed := floodedPath{n, dialTCP(t, n.A, dest(testnet.IPv4, 1, port)), testnet.Dest(testnet.IPv4, 2)}
+	kernel := floodedPath{n, dialTCP(t, n.A, netip.AddrPortFrom(n.B.IP4, port).String()), n.B.IP4}
+	routed.upload(t)
+	kernel.upload(t)
+	// The median of several rounds: other work on the machine disturbs one of them.
+	const rounds = 5
+	var ratios []float64
+	for range rounds {
+		kept, reference := routed.underFlood(t), kernel.underFlood(t)
+		t.Logf("%.0f %% kept, %.0f %% by the kernel", kept*100, reference*100)
+		ratios = append(ratios, kept/min(reference, 1))
 	}
-	up()
-	alone := up()
+	slices.Sort(ratios)
+	if kept := ratios[rounds/2]; kept < 0.8 {
+		t.Errorf("under the flood a connection keeps %.0f %% of what the kernel's keeps, want 80 %%", kept*100)
+	}
+}
+
+// floodedPath is a way from A to B.
+type floodedPath struct {
+	n    *testnet.Network
+	c    net.Conn
+	ping netip.Addr
+}
+
+// underFlood returns the part of the connection's rate that it keeps during a
+// flood of pings.
+func (p floodedPath) underFlood(t *testing.T) float64 {
+	alone := p.upload(t)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	pings, start := 0, time.Now()
 	wg.Go(func() {
-		if err := n.A.Do(func() (err error) {
-			pings, err = floodPings(testnet.Dest(testnet.IPv4, 2).As4(), 40_000, stop)
+		if err := p.n.A.Do(func() (err error) {
+			pings, err = floodPings(p.ping.As4(), 40_000, stop)
 			return err
 		}); err != nil {
 			t.Error(err)
 		}
 	})
-	beside := up()
+	beside := p.upload(t)
 	close(stop)
 	wg.Wait()
 	rate := float64(pings) / time.Since(start).Seconds()
@@ -55,9 +70,23 @@ func TestIntegrationPingFlood(t *testing.T) {
 	if rate < 10_000 { // no flood: the machine is busy with something else
 		t.Fatalf("only %.0f pings a second", rate)
 	}
-	if beside < alone/10 {
-		t.Errorf("%.2f Gb/s beside the pings, %.2f alone", beside, alone)
+	return beside / alone
+}
+
+// upload returns the rate of an upload in Gb/s.
+func (p floodedPath) upload(t *testing.T) float64 {
+	const each = time.Second
+	b := make([]byte, 256<<10)
+	sent, start := 0, time.Now()
+	for time.Since(start) < each {
+		p.c.SetWriteDeadline(start.Add(2 * each))
+		k, err := p.c.Write(b)
+		sent += k
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	return float64(sent) * 8 / time.Since(start).Seconds() / 1e9
 }
 
 // floodPings sends echo requests at a rate, 1 ms apart in batches, until stop

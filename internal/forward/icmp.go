@@ -39,7 +39,6 @@ type Echo struct {
 	sessionSet
 	listen ListenPing
 	router []netip.Addr
-	hosts  *echoLimit
 }
 
 // NewEcho returns an Echo that writes answers to l, waits for them in loop, and
@@ -48,7 +47,7 @@ func NewEcho(l Link, listen ListenPing, loop *epoll.Loop, flows *flow.Registry, 
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
 	}
-	e := &Echo{listen: listen, router: cfg.Router, hosts: newEchoLimit()}
+	e := &Echo{listen: listen, router: cfg.Router}
 	e.init(l, loop, flows, cfg.ErrorLimit, cfg.Logger)
 	e.inline = true
 	e.dial = e.open
@@ -74,10 +73,6 @@ func (e *Echo) open(ctx context.Context, s *session) (carrier, error) {
 func (e *Echo) HandlePacket(p *netstack.Packet) bool {
 	if !ippkt.IsEchoRequest(p.Proto, p.Transport) || !ippkt.Unicast(p.Src) || !ippkt.Unicast(p.Dst) || !icmpValid(p) {
 		e.counters.droppedInvalid.Add(1)
-		return true
-	}
-	if !e.hosts.allow(p.Src) {
-		e.counters.droppedLimit.Add(1)
 		return true
 	}
 	if p.TTL <= 1 {

@@ -236,49 +236,6 @@ func TestEchoForeign(t *testing.T) {
 	}
 }
 
-// TestEchoLimit: a host's flood is cut to what one host may send, and is not at
-// the cost of another host.
-func TestEchoLimit(t *testing.T) {
-	loop, err := epoll.New(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer loop.Close()
-	carried := make(map[netip.Addr]int)
-	listen := func(_ context.Context, m *flow.Meta, _ string) (net.PacketConn, bool, error) {
-		carried[m.Source.Addr()]++
-		return nil, false, net.ErrClosed // so that each request asks for a socket
-	}
-	e := forward.NewEcho(newFakeLink(true, true, 1500), listen, loop, flow.NewRegistry(flow.Config{}), forward.EchoConfig{})
-	dst := netip.MustParseAddr("192.0.2.1")
-	send := func(src string) netip.Addr {
-		p := icmpPacket(netip.MustParseAddr(src), dst, 8, 0, 0, nil)
-		e.HandlePacket(p)
-		p.Buf.DecRef()
-		return p.Src
-	}
-	const flood = 40_000
-	start := time.Now()
-	for range flood {
-		send("10.0.0.1")
-	}
-	most := 1001 + int(10_000*time.Since(start).Seconds())
-	flooder := netip.MustParseAddr("10.0.0.1")
-	if n := carried[flooder]; n > most || n < 1000 {
-		t.Errorf("%d of %d requests carried on, want 1000 to %d", n, flood, most)
-	}
-	if st := e.Stats(); int(st.DroppedLimit) != flood-carried[flooder] {
-		t.Errorf("stats %+v", st)
-	}
-	others := 0
-	for _, src := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"} {
-		others += carried[send(src)]
-	}
-	if others < 3 { // one may share the flooder's bucket
-		t.Errorf("%d of 4 requests of other hosts carried on", others)
-	}
-}
-
 // Echo requests from many addresses of other hosts open a bounded number of
 // sockets. Those of this host are not limited.
 func TestRemoteOpens(t *testing.T) {

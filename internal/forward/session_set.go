@@ -51,7 +51,7 @@ type counters struct {
 	opened, expired, evicted, refused atomic.Uint64
 	up, upBytes, down, downBytes      atomic.Uint64
 	droppedQueue, droppedSend         atomic.Uint64
-	droppedInvalid, droppedLimit      atomic.Uint64
+	droppedInvalid                    atomic.Uint64
 	errors                            atomic.Uint64
 	sendCalls, recvCalls              atomic.Uint64
 }
@@ -69,7 +69,6 @@ type Stats struct {
 	DroppedSend          uint64 // up: the socket's buffer was full, or it refused
 	DroppedWrite         uint64 // packets that the TUN refused
 	DroppedInvalid       uint64 // up: what nobody could carry on
-	DroppedLimit         uint64 // up: echo requests beyond what one host may send
 	Errors               uint64 // ICMP errors told to applications
 	SendCalls, RecvCalls uint64 // system calls that sent, and that received
 }
@@ -192,8 +191,8 @@ func (u *sessionSet) Stats() Stats {
 		Opened:   c.opened.Load(), Expired: c.expired.Load(), Evicted: c.evicted.Load(), Refused: c.refused.Load(),
 		Up: c.up.Load(), UpBytes: c.upBytes.Load(), Down: c.down.Load(), DownBytes: c.downBytes.Load(),
 		DroppedQueue: c.droppedQueue.Load(), DroppedSend: c.droppedSend.Load(), DroppedWrite: u.out.errors.Load(),
-		DroppedInvalid: c.droppedInvalid.Load(), DroppedLimit: c.droppedLimit.Load(),
-		Errors:    c.errors.Load(),
-		SendCalls: c.sendCalls.Load(), RecvCalls: c.recvCalls.Load(),
+		DroppedInvalid: c.droppedInvalid.Load(),
+		Errors:         c.errors.Load(),
+		SendCalls:      c.sendCalls.Load(), RecvCalls: c.recvCalls.Load(),
 	}
 }
