@@ -3,11 +3,13 @@
 package main_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +56,41 @@ func ask(c net.Conn, payload string, wait time.Duration) string {
 		return ""
 	}
 	return port
+}
+
+// A port of the command's may have the number of a --socks listener on the host, and
+// what is published on 0.0.0.0 is for IPv4.
+func TestIntegrationPublishBesideSOCKS(t *testing.T) {
+	testnet.RequireTool(t, "nc")
+	n := testnet.New(t)
+	cmd := execAs(t, n.A, "0666", "--socks", "127.0.0.1:1080", "--publish", "0.0.0.0:8080:1080", "--", "nc", "-l", "-p", "1080")
+	cmd.Stdin = strings.NewReader("published\n")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(cmd) })
+	by := func(f testnet.Family) (net.Conn, error) {
+		return n.B.DialTimeout("tcp", netip.AddrPortFrom(n.A.Addr(f), 8080).String(), time.Second)
+	}
+	sixth := errors.New("not asked")
+	testnet.Eventually(t, 10*time.Second, "the published port answers", func() bool {
+		c, err := by(testnet.IPv4)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		var c6 net.Conn
+		if c6, sixth = by(testnet.IPv6); sixth == nil {
+			c6.Close()
+		}
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		buf := make([]byte, 9)
+		_, err = c.Read(buf)
+		return err == nil && string(buf) == "published"
+	})
+	if !errors.Is(sixth, syscall.ECONNREFUSED) {
+		t.Errorf("by IPv6: %v", sixth)
+	}
 }
 
 // A UDP port of the host leads to the command's, wherever it listens inside.
@@ -158,7 +195,7 @@ while True:
     end = q.index(b"\0", 12) + 5
     s.sendto(q[:2] + b"\x85\x80" + q[4:6] + b"\0\1\0\0\0\0" + q[12:end] + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\7", peer)
 `
-	cmd := execAs(t, n.A, "0666", "--publish", "0.0.0.0:5300:53/udp", "--", "python3", "-c", server)
+	cmd := execAs(t, n.A, "0666", "--publish", "[::]:5300:53/udp", "--", "python3", "-c", server)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,18 @@ package hostnet
 import (
 	"context"
 	"net"
+	"net/netip"
 	"syscall"
 )
+
+// localNetwork is the network to listen by on address. An IPv4 address is for IPv4
+// only: package net takes 0.0.0.0 for all addresses of both families.
+func localNetwork(network, address string) string {
+	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Is4() {
+		return network + "4"
+	}
+	return network
+}
 
 // ListenLocal serves applications on address, which may reach the host by any
 // interface. Connections inherit the listener's keep-alive, so that accepting
@@ -17,13 +27,13 @@ func ListenLocal(ctx context.Context, address string, keep net.KeepAliveConfig) 
 		},
 	}
 	l.SetMultipathTCP(false) // splice(2) takes no others
-	return l.Listen(ctx, "tcp", address)
+	return l.Listen(ctx, localNetwork("tcp", address), address)
 }
 
 // ListenLocalPacket is ListenLocal for datagrams, with room for bursts.
 func ListenLocalPacket(ctx context.Context, address string) (*net.UDPConn, error) {
 	var l net.ListenConfig
-	c, err := l.ListenPacket(ctx, "udp", address)
+	c, err := l.ListenPacket(ctx, localNetwork("udp", address), address)
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,10 @@
 //
 //	source       the TUN, and what listens behind it, is for this host's own
 //	             addresses, unless Config.Open, and for a sandbox
+//	published    connections to published ports go to the sandbox's own addresses
 //	own          no flow leads back to a listener of netstackd
-//	internal     netstackd's own flows (DNS queries, dials of an upstream) and
-//	             connections to published ports go anywhere else
+//	internal     netstackd's own flows (DNS queries, dials of an upstream) go
+//	             anywhere else
 //	loopback     127.0.0.0/8, ::1, 0.0.0.0 and :: of this host are for sources
 //	             that are this host
 //	IPv6         Config.NoIPv6
@@ -145,11 +146,13 @@ func (t *Table) Decide(m *flow.Meta) Decision {
 	if m.Network == "tcp" && t.cfg.Probe != nil && m.Inbound == flow.Transparent && t.cfg.Probe(m.Dest) {
 		return Decision{}
 	}
+	if m.Inbound == flow.Published {
+		return Decision{} // its destination is in the sandbox, where no listener of ours is
+	}
 	if t.own(m, dst) {
 		return Decision{reasonOwn}
 	}
-	switch m.Inbound {
-	case flow.Internal, flow.Published:
+	if m.Inbound == flow.Internal {
 		return Decision{}
 	}
 	if (loopback(dst) || loopback(inner)) && !t.Local(m.Source.Addr()) {

@@ -114,6 +114,7 @@ func TestDecide(t *testing.T) {
 		{base, flow.Internal, "tcp", "127.0.0.1:1", "127.0.0.1:1080", own},
 		{base, flow.Internal, "udp", ours, "198.18.0.2:53", own},
 		{base, flow.Published, "tcp", other, "127.0.0.1:80", ""},
+		{base, flow.Published, "tcp", other, "127.0.0.1:1080", ""}, // of the sandbox, not of this host
 		// Local networks.
 		{lan, tr, "tcp", ours, "203.0.113.1:80", ""},
 		{lan, tr, "tcp", ours, "10.1.2.3:80", local},
