@@ -43,19 +43,22 @@ func publishUDP(t *testing.T, n *testnet.Network, listen, address, port string, 
 }
 
 // ask sends a datagram and returns the client's port at the server; "" without
-// an answer in time.
+// an answer in time. Answers to earlier datagrams, which came too late, are passed
+// over.
 func ask(c net.Conn, payload string, wait time.Duration) string {
 	_ = c.SetDeadline(time.Now().Add(wait))
 	if _, err := io.WriteString(c, payload); err != nil {
 		return ""
 	}
-	buf := make([]byte, 65536)
-	n, err := c.Read(buf)
-	port, rest, _ := strings.Cut(string(buf[:n]), " ")
-	if err != nil || rest != payload {
-		return ""
+	for buf := make([]byte, 65536); ; {
+		n, err := c.Read(buf)
+		if err != nil {
+			return ""
+		}
+		if port, rest, _ := strings.Cut(string(buf[:n]), " "); rest == payload {
+			return port
+		}
 	}
-	return port
 }
 
 // A port of the command's may have the number of a --socks listener on the host, and
