@@ -14,10 +14,10 @@ import (
 
 // association is one UDP ASSOCIATE (RFC 1928 §7).
 //
-// It has a socket towards the client, and towards the world one for each
-// address family, opened when first needed. Whoever answers to that socket is
-// passed on, so that the mapping is independent of the destination (RFC 4787
-// REQ-1, REQ-8). What goes wrong with one destination costs that datagram.
+// It has a socket towards the client, and one for each address family towards the
+// destinations, opened when it is first needed. Datagrams from any sender are passed
+// on, so the mapping is independent of the destination (RFC 4787 REQ-1, REQ-8). An
+// error of one destination drops one datagram.
 type association struct {
 	*client
 	ctx    context.Context // ends with the association
@@ -36,15 +36,14 @@ type association struct {
 	retry  map[string]time.Time     // when to try again to open what failed
 }
 
-// openRetry is how long after a failed attempt to open a socket the next one
-// may be made.
+// openRetry is the time between two attempts to open a socket.
 const openRetry = time.Second
 
 var errIdle = errors.New("socks: association was idle")
 
-// associate serves UDP ASSOCIATE. The address in the request is where the
-// client means to send from; clients behind NAT can't know, most send zeros,
-// and so it is not looked at.
+// associate serves UDP ASSOCIATE. The address in the request is the one that the
+// client will send from. It is ignored: clients behind NAT do not know it, and most
+// send zeros.
 func (c *client) associate(_ context.Context, _ wire.Addr) {
 	ctx, cancel := context.WithCancelCause(c.drain.ctx)
 	defer cancel(nil)
@@ -76,7 +75,7 @@ func (c *client) associate(_ context.Context, _ wire.Addr) {
 		a.names = newNames(a)
 	}
 	bnd := addrPort(pc.LocalAddr())
-	if bnd.Addr().IsUnspecified() { // the client can't send there; it can where it came to
+	if bnd.Addr().IsUnspecified() { // no address to send to: use the one that the client connected to
 		bnd = netip.AddrPortFrom(c.local.Addr(), bnd.Port())
 	}
 	own := netip.AddrPortFrom(bnd.Addr().WithZone(""), bnd.Port())
@@ -130,7 +129,7 @@ func (a *association) run(cancel context.CancelCauseFunc) {
 
 func (a *association) touch() { a.active.Store(time.Now().UnixNano()) }
 
-// shut unblocks everything.
+// shut closes the sockets, which unblocks their readers.
 func (a *association) shut() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -147,7 +146,7 @@ func (a *association) shut() {
 
 func (a *association) drop() { a.stats.datagramsDropped.Add(1) }
 
-// outward carries the client's datagrams out.
+// outward carries datagrams from the client to the destinations.
 func (a *association) outward() {
 	defer a.inside.release()
 	for {
@@ -176,8 +175,8 @@ func (a *association) outward() {
 	}
 }
 
-// pin takes the port of the client's first datagram for the client's, and
-// reports whether from is it.
+// pin reports whether from is the client's port, which is that of its first
+// datagram.
 func (a *association) pin(from netip.AddrPort) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -194,7 +193,7 @@ func (a *association) allows(asked *Request, dst wire.Addr) bool {
 	return a.judge(asked) == nil
 }
 
-// send sends one datagram to the world. Any goroutine may.
+// send sends one datagram to its destination. Any goroutine may call it.
 func (a *association) send(dst wire.Addr, payload []byte) {
 	s := a.socket(dst)
 	if s == nil {
@@ -216,8 +215,8 @@ func (a *association) send(dst wire.Addr, payload []byte) {
 	a.flow.AddUp(int64(len(payload)))
 }
 
-// socket returns the socket for dst, opening it if need be, or nil. A dialer
-// that takes names, an upstream, has one for everything.
+// socket returns the socket for dst, and opens it if there is none; nil = it cannot
+// be opened. A dialer that takes names has one socket for all.
 func (a *association) socket(dst wire.Addr) *packetSocket {
 	network := "udp"
 	if a.names != nil {
@@ -234,7 +233,7 @@ func (a *association) socket(dst wire.Addr) *packetSocket {
 	if time.Now().Before(a.retry[network]) {
 		return nil
 	}
-	// An upstream's handshake takes its time, and shut must not wait for it.
+	// An upstream's handshake takes time, and shut must not wait for it.
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.DialTimeout)
 	pc, err := a.dialer.ListenPacket(ctx, network, "")
@@ -255,7 +254,7 @@ func (a *association) socket(dst wire.Addr) *packetSocket {
 	return s
 }
 
-// inward carries the world's datagrams to the client.
+// inward carries datagrams from the destinations to the client.
 func (a *association) inward(network string, s *packetSocket) {
 	defer s.release()
 	a.mu.Lock()
@@ -269,7 +268,7 @@ func (a *association) inward(network string, s *packetSocket) {
 			}
 			break
 		}
-		// The header goes right before the payload, where room was left.
+		// The header goes into the room before the payload.
 		var head [headroom]byte
 		h, err := wire.AppendDatagramHeader(head[:0], wire.AddrFrom(from))
 		if err != nil {
@@ -289,7 +288,7 @@ func (a *association) inward(network string, s *packetSocket) {
 	s.Close()
 	a.mu.Lock()
 	if !a.closed {
-		// An upstream has ended its association, say: the next datagram makes
+		// For example, an upstream ended its association. The next datagram makes
 		// another.
 		delete(a.out, network)
 	}

@@ -12,17 +12,15 @@ import (
 	"netstackd/socks/wire"
 )
 
-// bind serves BIND: it listens, tells the client where, waits for one
-// connection from DST.ADDR, tells the client of it, and hands both ends to the
-// relay. While it waits the client is watched: when it goes, so does the
-// listener.
+// bind serves BIND: it listens, answers with the listener's address, waits for one
+// connection from DST.ADDR, answers with the peer's address, and passes both ends to
+// the relay. If the client hangs up, the listener is closed.
 func (c *client) bind(ctx context.Context, dst wire.Addr) {
 	r := c.describe(wire.Bind, dst)
 	var f Flow
 	var err error
 	if kill := func() { c.cancel(errKilled) }; dst.IP.IsUnspecified() {
-		// Zeros stand for any peer, and not for an address to judge. The peer that
-		// comes is judged.
+		// Zeros stand for any peer. The rule judges the peer that connects.
 		f, err = c.register(&r, kill)
 	} else {
 		f, err = c.open(&r, kill)
@@ -72,9 +70,8 @@ func (c *client) bind(ctx context.Context, dst wire.Addr) {
 	}
 }
 
-// listen opens the listener where the peer will find it, which is on the
-// address that the peer is reached from, and gives that address. Want is the
-// peer's own, not valid if anyone may come.
+// listen opens the listener on the address that the peer is reached from, and
+// returns that address. Want is the peer's address; not valid = any peer.
 func (c *client) listen(ctx context.Context, d Dialer, dst wire.Addr) (ln net.Listener, bnd netip.AddrPort, want netip.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
@@ -107,18 +104,18 @@ func (c *client) listen(ctx context.Context, d Dialer, dst wire.Addr) (ln net.Li
 	return ln, addrPort(ln.Addr()), want, nil
 }
 
-// Hosts on the Internet, of which only the routes to them matter. They are
-// a.root-servers.net.
+// Addresses on the Internet, those of a.root-servers.net. Only the routes to them
+// are used.
 var (
 	outside4 = netip.AddrFrom4([4]byte{198, 41, 0, 4})
 	outside6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x05, 0x03, 0xba, 0x3e, 13: 2, 15: 0x30})
 )
 
 // outward returns the address by which other hosts reach the dialer's. For a
-// client on another host it is the one that faces the client. A client on this
-// host may come by loopback, or by the TUN: the address is then that of the
-// route to the Internet, of the family of zeros if there is one. Without any
-// route it is where the client came.
+// client on another host it is the address of the route to the client. A client on
+// this host may connect by loopback or by the TUN: the address is then that of the
+// route to the Internet, preferably of the family of zeros. Without any route it is
+// the address that the client connected to.
 func (c *client) outward(ctx context.Context, d Dialer, zeros netip.Addr) netip.Addr {
 	list := [...]netip.Addr{c.src.Addr(), outside4, outside6}
 	if zeros.Is6() {

@@ -18,15 +18,15 @@ type Client struct {
 	pipe atomic.Int32 // pipeUnknown, pipeWorks or pipeFails
 }
 
-// What a Client knows of its server's way with pipelined handshakes.
+// What a Client knows about its server and pipelined handshakes.
 const (
 	pipeUnknown = iota
 	pipeWorks
 	pipeFails
 )
 
-// pipePatience is how long a server that was never seen to take a pipelined
-// handshake may be silent before it is asked again, one message at a time.
+// pipePatience is how long a Client waits for the answer to its first pipelined
+// handshake. After it the Client tries again, one message at a time.
 const pipePatience = time.Second
 
 // NewClient returns a client of the SOCKS5 server at host:port, dialed through
@@ -57,11 +57,11 @@ func (c *Client) DialContext(ctx context.Context, network, address string) (net.
 	return withPrefix(conn, in), nil
 }
 
-// errPipeline means that the handshake may fare better without pipelining.
+// errPipeline means that the handshake may succeed without pipelining.
 var errPipeline = errors.New("socks: server does not take a pipelined handshake")
 
 // request makes a connection on which the server has granted req. Early is
-// what the server sent behind its reply.
+// what the server sent after its reply.
 func (c *Client) request(ctx context.Context, req wire.Request) (conn net.Conn, early []byte, bnd wire.Addr, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
@@ -75,8 +75,8 @@ func (c *Client) request(ctx context.Context, req wire.Request) (conn net.Conn, 
 	start := time.Now()
 	conn, early, bnd, err = c.attempt(ctx, req, false, false)
 	if known == pipeUnknown && time.Since(start) < pipePatience && answered(err) {
-		// The same request, asked in turn, was answered in a time in which the
-		// pipelined one was not.
+		// The server answered in a time in which it did not answer the pipelined
+		// handshake.
 		c.pipe.CompareAndSwap(pipeUnknown, pipeFails)
 	}
 	return conn, early, bnd, err
@@ -134,8 +134,7 @@ func (c *Client) cause(ctx context.Context, err error, pipelined bool) error {
 
 func (c *Client) hasAuth() bool { return c.cfg.Auth != wire.UserPass{} }
 
-// pipelined sends everything in one write, so that the reply is there one
-// round trip later.
+// pipelined sends all messages in one write: the reply takes one round trip.
 func (c *Client) pipelined(in *reader, req wire.Request) (wire.Addr, error) {
 	buf := handshakeBuffers.Get().(*[handshakeSize]byte)
 	defer func() {
@@ -175,7 +174,7 @@ func (c *Client) pipelined(in *reader, req wire.Request) (wire.Addr, error) {
 	return response(in)
 }
 
-// serial sends each message when the server has answered the one before.
+// serial sends each message after the answer to the previous one.
 func (c *Client) serial(in *reader, req wire.Request) (wire.Addr, error) {
 	methods := []byte{wire.MethodNone, wire.MethodUserPass}
 	if !c.hasAuth() {

@@ -49,8 +49,8 @@ func (c *Client) associate(ctx context.Context) (*packetConn, error) {
 	return p, nil
 }
 
-// relayAddr is where to send datagrams. A server that answers with no address,
-// or no address that means anything here, means its own.
+// relayAddr returns where to send datagrams. A server that answers with an
+// unspecified address means its own.
 func (c *Client) relayAddr(ctl net.Conn, bnd wire.Addr) wire.Addr {
 	if bnd.IsName() && bnd.Name != "" || bnd.IP.IsValid() && !bnd.IP.IsUnspecified() {
 		return bnd
@@ -82,7 +82,7 @@ type packetConn struct {
 var errEnded = errors.New("the server ended the association")
 
 // watch closes the socket when the server ends the association (RFC 1928 §7).
-// What it sends on the connection means nothing.
+// Bytes on the connection are ignored.
 func (p *packetConn) watch() {
 	defer close(p.ended)
 	io.Copy(io.Discard, p.ctl)
@@ -104,7 +104,7 @@ func (p *packetConn) Close() error {
 	return nil
 }
 
-// cause says why the socket does not work any more.
+// cause returns why the socket was closed.
 func (p *packetConn) cause(err error) error {
 	if errors.Is(err, net.ErrClosed) && !p.mine.Load() {
 		return p.client.fail(wire.Associate, "", fmt.Errorf("%w: %w", errEnded, io.EOF))
@@ -140,8 +140,8 @@ func (p *packetConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) 
 	}
 }
 
-// read returns one datagram and the buffer that it is in. While there is none
-// it holds no buffer, where the socket allows that.
+// read returns one datagram and its buffer. Where the socket allows it, read holds
+// no buffer while it waits.
 func (p *packetConn) read() (buf *packetBuffer, datagram []byte, err error) {
 	if p.raw == nil {
 		buf = packetBuffers.Get().(*packetBuffer)
@@ -176,8 +176,8 @@ func (p *packetConn) read() (buf *packetBuffer, datagram []byte, err error) {
 	return buf, buf[:n], nil
 }
 
-// WaitRead returns when a datagram is there to be read: a reader that has a
-// buffer only then holds none while nothing comes.
+// WaitRead waits until a datagram can be read, so that its caller needs no buffer
+// while it waits.
 func (p *packetConn) WaitRead() error {
 	if p.raw == nil {
 		return nil

@@ -14,16 +14,15 @@ var (
 	aLongTimeAgo = time.Unix(1, 0)
 )
 
-// How long, and for how many bytes, a connection that was refused is kept so
-// that the refusal arrives: closing while the client's bytes are unread would
-// send a reset, which may overtake and discard the answer.
+// Limits of closeAfterReply. A close while bytes are unread sends a reset, which may
+// make the client discard the answer.
 const (
 	lingerTime  = time.Second
 	lingerBytes = 256 << 10
 )
 
-// prefixed is a connection of which some bytes were read ahead. A relay that
-// wants to splice takes it apart with Unwrap.
+// prefixed is a connection of which some bytes were read ahead. A relay that splices
+// gets the parts from Unwrap.
 type prefixed struct {
 	net.Conn
 	prefix []byte
@@ -108,8 +107,8 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// closeAfterReply closes c so that what was written last arrives: FIN first,
-// then the client's bytes are read away, within bounds.
+// closeAfterReply closes c so that the last write arrives: it sends a FIN, and then
+// reads and drops the client's bytes, within limits.
 func closeAfterReply(c net.Conn) {
 	defer c.Close()
 	if closeWrite(c) != nil {

@@ -14,8 +14,8 @@ import (
 
 var noDeadline time.Time
 
-// writeTimeout bounds the write of a reply: to a client that takes its answers
-// it never matters.
+// writeTimeout bounds the write of a reply. Only a client that does not read
+// reaches it.
 const writeTimeout = 10 * time.Second
 
 // write sends a reply.
@@ -129,9 +129,8 @@ const watchDelay = 50 * time.Millisecond
 // meanwhile is early data and is kept. The caller must call stop before it
 // uses the connection.
 //
-// A FIN alone is a hang-up: nobody waits for an answer to a request whose
-// data could no longer be sent. Behind early data it is an optimistic
-// client's half-close, and means nothing yet.
+// A FIN without early data is a hang-up. After early data it is a half-close: the
+// client has sent all that it has to send, and waits for the answer.
 func (c *client) watch() (stop func()) {
 	done := make(chan struct{})
 	timer := time.AfterFunc(watchDelay, func() {

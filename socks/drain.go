@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// drain is the context of what may go on for a while after Serve was told to
-// stop: it ends that much later than its parent.
+// drain holds a context that ends some time after its parent: for what may continue
+// when the context of Serve has ended.
 type drain struct {
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -10,8 +10,8 @@ import (
 	"netstackd/socks/wire"
 )
 
-// serverError is an error of the way to a server, so that it is not taken for
-// one of the destination's: it keeps its errno, and says whose.
+// serverError is an error of the connection to a server. It keeps the errno and
+// distinguishes the error from one of the destination.
 type serverError struct{ err error }
 
 func (e *serverError) Error() string { return "dial the upstream: " + e.err.Error() }

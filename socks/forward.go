@@ -18,8 +18,8 @@ func isDNS(err error) bool {
 }
 
 // forwarder carries the plain (absolute-URI) requests of one client
-// connection. Connections to servers are pooled only within it: a server may
-// have authenticated the connection, and no other client must inherit that.
+// connection. It does not share its connections to servers with other clients: a
+// server may have authenticated such a connection.
 type forwarder struct {
 	client    *client
 	transport *http.Transport
@@ -60,7 +60,7 @@ func newForwarder(c *client) *forwarder {
 }
 
 // rewrite makes the outbound request. ReverseProxy has already taken the
-// hop-by-hop header fields out; a forward proxy leaves the rest as it came.
+// hop-by-hop header fields out; a forward proxy does not change the others.
 func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
 	for _, k := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if v, ok := p.In.Header[k]; ok {

@@ -61,8 +61,8 @@ func (c *client) serve5(ctx context.Context, stop func() bool) {
 	c.request(ctx, stop, req)
 }
 
-// method chooses among those that the client offers. Without authentication a
-// client that insists on sending a password may.
+// method chooses among the methods that the client offers. Without authentication
+// it still accepts a client that offers only a password.
 func (c *client) method(g wire.Greeting) byte {
 	switch {
 	case c.cfg.Auth == nil && g.Offers(wire.MethodNone):
@@ -78,7 +78,7 @@ func (c *client) authenticate(ctx context.Context, up wire.UserPass) bool {
 	if c.cfg.Auth == nil {
 		return true
 	}
-	// The time for a handshake also bounds the wait for a core to hash on.
+	// The limit also covers the wait for a core that computes the hash.
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
 	if !c.cfg.Auth.VerifyFrom(ctx, c.src.Addr(), up) {
@@ -90,8 +90,8 @@ func (c *client) authenticate(ctx context.Context, up wire.UserPass) bool {
 	return true
 }
 
-// serve4 is the server's side of SOCKS4 and SOCKS4a. Neither can prove who the
-// user is, so neither is served where that is asked for.
+// serve4 is the server's side of SOCKS4 and SOCKS4a. They have no password, so they
+// are refused where authentication is required.
 func (c *client) serve4(ctx context.Context, stop func() bool) {
 	c.protocol = SOCKS4
 	code := byte(wire.Rejected4)
@@ -125,10 +125,9 @@ func (c *client) serve4(ctx context.Context, stop func() bool) {
 
 var errCommand = fmt.Errorf("socks: unknown command: %w", errors.ErrUnsupported)
 
-// request serves what the client asked for. The handshake is over: from here
-// on each step has its own time.
+// request serves a request. The deadline of the handshake ends here.
 func (c *client) request(ctx context.Context, stop func() bool, req wire.Request) {
-	if !stop() { // the deadline has been pulled, and stays
+	if !stop() { // the context has ended, and with it the connection
 		abort(c.conn)
 		return
 	}

@@ -25,8 +25,8 @@ const (
 	httpIdleTimeout = 2 * time.Minute // between two requests
 )
 
-// web serves the connections that speak HTTP: the parsing, and with it every
-// question of framing, is net/http's. It is itself the http.Server's listener.
+// web serves the connections that speak HTTP. net/http parses the requests and
+// frames the messages. web is the listener of its http.Server.
 //
 // A connection holds a place among the handshakes until its first request is
 // in and authenticated, and one among the idle connections while it waits for
@@ -37,7 +37,7 @@ type web struct {
 	conns chan net.Conn
 	done  chan struct{} // closed when no more connections are taken
 	once  sync.Once
-	ended atomic.Bool // the time to finish is over
+	ended atomic.Bool // the drain timeout is over
 
 	open sync.WaitGroup // connections that net/http has
 	mu   sync.Mutex
@@ -53,7 +53,7 @@ func newWeb(svc *service) *web {
 		MaxHeaderBytes:               maxHTTPHeader,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(io.Discard, "", 0),
-		// What a request has begun ends with the time for it, even after a hijack.
+		// Requests end with the drain, hijacked ones too.
 		BaseContext: func(net.Listener) context.Context { return svc.drain.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, webConnKey{}, c)
@@ -147,10 +147,10 @@ type webConn struct {
 	forward  *forwarder // of plain requests; made by the first
 }
 
-// changed follows the connection's state in net/http.
+// changed is called when the state of the connection in net/http changes.
 func (c *webConn) changed(state http.ConnState) {
 	switch state {
-	case http.StateActive: // a request is in, or something else
+	case http.StateActive: // the first bytes of a request have arrived
 		c.waiting.Store(false)
 	case http.StateIdle:
 		c.waiting.Store(true)
@@ -174,8 +174,8 @@ func (c *webConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// release ends net/http's part: its goroutine is at its end, or, after a
-// hijack, ours is.
+// release is called when the goroutine of the connection ends: that of net/http or,
+// after a hijack, ours.
 func (c *webConn) release() {
 	c.once.Do(func() {
 		c.place.Leave()
@@ -189,8 +189,8 @@ func (c *webConn) release() {
 	})
 }
 
-// Close lets the last answer arrive, where net/http would sleep for that. A
-// client that is idle has its answers.
+// Close closes the connection so that the last answer arrives; net/http would sleep
+// for that. An idle client has received its answers.
 func (c *webConn) Close() error {
 	if c.waiting.Load() || c.web.ended.Load() {
 		c.Conn.Close()
@@ -212,7 +212,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		user, ok := w.authenticate(wc.client, r)
 		if !ok {
 			w.svc.stats.badAuth.Add(1)
-			// Kept open, it would cost a client nothing to hold and to guess on.
+			// An open connection would let the client guess again without a handshake.
 			rw.Header().Set("Connection", "close")
 			rw.Header().Set("Proxy-Authenticate", `Basic realm="`+w.svc.cfg.Name+`", charset="UTF-8"`)
 			http.Error(rw, "proxy authentication required", http.StatusProxyAuthRequired)
@@ -247,8 +247,8 @@ func (w *web) authenticate(c *client, r *http.Request) (user string, ok bool) {
 	return user, true
 }
 
-// connect serves CONNECT: the connection is taken back from net/http and then
-// goes the way of every other.
+// connect serves CONNECT: it takes the connection back from net/http and serves it
+// as client.connect does.
 func (w *web) connect(wc *webConn, rw http.ResponseWriter, r *http.Request) {
 	dst, err := wire.ParseHostPort(r.Host)
 	if err == nil {
@@ -298,8 +298,8 @@ func (c *client) answerHTTP(b []byte, r wire.Reply, _ netip.AddrPort, cause erro
 		status, http.StatusText(status), len(text), c.cfg.Name, proxyStatus, text)
 }
 
-// reason says to a client in words why a flow failed, without what an error
-// text could tell about the host.
+// reason returns why a request failed, for the client. It leaves out the error's
+// text, which could reveal something about the host.
 func reason(r wire.Reply, cause error) string {
 	if is(cause, ErrLimit) {
 		return "no more flows are taken"

@@ -18,9 +18,9 @@ const (
 	nameTTLFail = 2 * time.Second
 )
 
-// names looks up what one association's datagrams are sent to by name. Lookups
-// run beside the traffic, so that a slow one delays only its own datagrams,
-// which keep their order.
+// names looks up the names that one association sends datagrams to. Each lookup has
+// a goroutine, so a slow one delays only the datagrams to its name. They keep their
+// order.
 type names struct {
 	a *association
 
@@ -31,7 +31,7 @@ type names struct {
 }
 
 type known struct {
-	ips   []netip.Addr // none: there is no such name
+	ips   []netip.Addr // none = the lookup failed
 	until time.Time
 }
 
@@ -44,8 +44,8 @@ func newNames(a *association) *names {
 	return &names{a: a, known: make(map[string]known), waiting: make(map[string][]queued)}
 }
 
-// send sends payload to dst when its address is known. It keeps a copy of what
-// has to wait. Asked is as for allows.
+// send sends payload to dst, or keeps a copy until the lookup has ended. Asked is as
+// for allows.
 func (n *names) send(asked *Request, dst wire.Addr, payload []byte) {
 	n.mu.Lock()
 	queue, looking := n.waiting[dst.Name]

@@ -13,9 +13,9 @@ import (
 // maxUDP is the largest UDP payload that any address family can carry.
 const maxUDP = 65527
 
-// headroom is what the header of a datagram from an IP address takes at most.
-// It is left free in front of each datagram read, so that the header can be
-// written there instead of copying the payload.
+// headroom is the largest size of the header of a datagram from an IP address. Each
+// datagram is read behind that much room, so that the header is written there and
+// the payload is not copied.
 const headroom = 3 + 1 + 16 + 2
 
 // packetBuffer holds any datagram with its header.
@@ -29,7 +29,7 @@ type addrPortConn interface {
 	WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error)
 }
 
-// packetHold is how long a reader keeps its buffer without traffic.
+// packetHold is how long an idle reader keeps its buffer.
 const packetHold = time.Second
 
 // readWaiter is a PacketConn that can be waited for without a buffer.
@@ -38,8 +38,8 @@ type readWaiter interface {
 	WaitRead() error
 }
 
-// packetSocket reads and writes datagrams. Where the socket can be waited for,
-// a reader that has had nothing to read for a while holds no buffer.
+// packetSocket reads and writes datagrams. Where the socket can be waited for, a
+// reader that has been idle for packetHold has no buffer.
 type packetSocket struct {
 	net.PacketConn
 	fast     addrPortConn // nil when it has no such methods
@@ -89,7 +89,7 @@ func (s *packetSocket) read() (buf *packetBuffer, n int, from netip.AddrPort, er
 		if s.waitRead == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, 0, from, err
 		}
-		if s.busy { // the deadline was for idleness, and there was none
+		if s.busy { // the reader was not idle
 			s.busy = false
 			s.SetReadDeadline(time.Now().Add(packetHold))
 		} else {
@@ -129,8 +129,8 @@ func (s *packetSocket) write(b []byte, to netip.AddrPort) (err error) {
 	return err
 }
 
-// soft reports whether a UDP socket still works after err: the network has
-// told of one datagram's fate, or the kernel was short of something.
+// soft reports whether a UDP socket still works after err: an ICMP error of one
+// datagram, or a lack of memory.
 func soft(err error) bool {
 	return is(err, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
 		syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.EMSGSIZE, syscall.EACCES, syscall.EPERM, syscall.EPROTO,

@@ -12,9 +12,8 @@ const handshakeSize = 1536
 
 var handshakeBuffers = sync.Pool{New: func() any { return new([handshakeSize]byte) }}
 
-// reader reads handshake messages from a connection into one pooled buffer. It
-// never waits for more than the next message; what came after the last one is
-// early data, kept in rest.
+// reader reads handshake messages from a connection into one pooled buffer. It waits
+// for the next message only; what follows the last one is early data (see rest).
 type reader struct {
 	conn net.Conn
 	buf  *[handshakeSize]byte // nil after free

@@ -45,10 +45,9 @@ func (e *ReplyError) Unwrap() error {
 	return nil
 }
 
-// ReplyFor returns the reply that tells a client of err, by its real cause.
-//
-// Of several causes, as Happy Eyeballs joins them, the one that tells most
-// wins: a host that refused was at least reached.
+// ReplyFor returns the reply for an error, by its real cause. Of several causes,
+// as Happy Eyeballs joins them, the most specific one decides: a host that refused
+// the connection was reached.
 func ReplyFor(err error) wire.Reply {
 	var dns *net.DNSError
 	var addr *net.AddrError

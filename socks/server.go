@@ -167,8 +167,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		if !transient(err) {
 			return fmt.Errorf("socks: listener %v: %w", ln.Addr(), err)
 		}
-		// Out of descriptors or memory: make room and wait for more of it. What
-		// waits in the kernel's backlog is not lost.
+		// Out of descriptors or memory: evict, and wait. Connections stay in the
+		// kernel's backlog meanwhile.
 		_ = s.Spare() || s.handshakes.EvictOldest(0)
 		pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 		s.cfg.Log.Warn("accept", slog.String("proto", "socks"), slog.Any("err", err), slog.Duration("pause", pause))
@@ -274,11 +274,11 @@ func (s *service) serveConn(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// malformed gives up a connection that deserves no reply.
+// malformed resets a connection without a reply.
 func (c *client) malformed(err error) {
 	c.stats.malformed.Add(1)
 	c.log("handshake", "", err)
-	if err == io.EOF { // nothing is unread, so nothing is lost
+	if err == io.EOF { // the client has closed; no byte is unread
 		c.conn.Close()
 		return
 	}
