@@ -114,10 +114,3 @@ func (c Config) withDefaults() Config {
 
 // share is how many of n places one client may have.
 func share(n int) int { return max(n/4, min(n, 64)) }
-
-// NeedsAllowOpen reports whether a listener on addr, host:port, can be reached
-// by other hosts: without authentication it would be an open proxy there.
-func NeedsAllowOpen(addr net.Addr) bool {
-	ap := addrPort(addr)
-	return !ap.Addr().IsLoopback()
-}

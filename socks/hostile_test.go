@@ -435,17 +435,6 @@ func TestServerAcceptFails(t *testing.T) {
 	}
 }
 
-func TestNeedsAllowOpen(t *testing.T) {
-	for address, want := range map[string]bool{
-		"127.0.0.1:1080": false, "127.9.9.9:1": false, "[::1]:1": false, "[::ffff:127.0.0.1]:1": false,
-		"0.0.0.0:1080": true, "[::]:1080": true, "192.168.0.1:1": true, "[2001:db8::1]:1": true,
-	} {
-		if got := socks.NeedsAllowOpen(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address))); got != want {
-			t.Errorf("%s: %v", address, got)
-		}
-	}
-}
-
 // FuzzServer sends a conversation at once, and then in two pieces: the server
 // must answer the same, or be cut short by its own reset, and let go.
 func FuzzServer(f *testing.F) {

@@ -145,6 +145,24 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+// A listener that other hosts reach needs a password, or the user's word.
+func TestOpenProxy(t *testing.T) {
+	for address, open := range map[string]bool{
+		"127.0.0.1:1080": false, "127.9.9.9:1": false, "[::1]:1": false, "[::ffff:127.0.0.1]:1": false, "localhost:1": false,
+		"0.0.0.0:1080": true, "[::]:1080": true, ":1080": true, "192.168.0.1:1": true, "[2001:db8::1]:1": true,
+	} {
+		for _, more := range []string{"", "--allow-open=true", "--auth=user:pass"} {
+			c := config.Default()
+			if err := c.Apply(settings(t, config.ForRun, strings.Fields("--socks="+address+" "+more)...)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Validate(); (err != nil) != (open && more == "") {
+				t.Errorf("--socks %s %s: %v", address, more, err)
+			}
+		}
+	}
+}
+
 func TestTune(t *testing.T) {
 	c := config.Default()
 	if err := c.Apply(settings(t, config.ForRun, "--tune=cc=reno", "--tune=sack=false", "--tune=rack=true",
