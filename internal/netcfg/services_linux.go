@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/nft"
 )
 
 // A UDP service that is bound to no address, and doesn't look which of its own
@@ -45,8 +47,8 @@ const (
 	priorityInput  = 200  // after NF_IP_PRI_SECURITY, before helpers
 )
 
-// nftFamily is what the two families' headers differ in.
-type nftFamily struct {
+// header is what the IP headers of the two families differ in.
+type header struct {
 	nfproto          byte
 	addrType, length uint32 // of an address: nft's type number, bytes
 	src, dst         uint32 // offsets in the IP header
@@ -55,53 +57,47 @@ type nftFamily struct {
 	suffix           string // of its sets' names
 }
 
-func nftFamilyOf(f family) nftFamily {
+func headerOf(f family) header {
 	if f == ipv4 {
-		return nftFamily{unix.NFPROTO_IPV4, 7, 4, 12, 16, unix.NFT_REG32_01, unix.NFT_REG32_02,
+		return header{unix.NFPROTO_IPV4, 7, 4, 12, 16, unix.NFT_REG32_01, unix.NFT_REG32_02,
 			unix.NFT_PAYLOAD_CSUM_INET, "4"}
 	}
-	return nftFamily{unix.NFPROTO_IPV6, 8, 16, 8, 24, unix.NFT_REG32_04, unix.NFT_REG32_05,
+	return header{unix.NFPROTO_IPV6, 8, 16, 8, 24, unix.NFT_REG32_04, unix.NFT_REG32_05,
 		unix.NFT_PAYLOAD_CSUM_NONE, "6"}
 }
 
 // serveUDP makes the two chains. They live as long as the returned file.
 func serveUDP(name string, index int, mark uint32, addresses []netip.Prefix) (*os.File, error) {
-	f, err := openNFT()
+	f, err := nft.Open()
 	if err != nil {
 		return nil, err
 	}
-	b := newNFTBatch()
-	b.add(unix.NFT_MSG_NEWTABLE, str(unix.NFTA_TABLE_NAME, name), u32(unix.NFTA_TABLE_FLAGS, nftTableOwner))
-	b.addChain(name, "input", "filter", 1 /* NF_INET_LOCAL_IN */, priorityInput)
-	b.addChain(name, "output", "route", 3 /* NF_INET_LOCAL_OUT */, priorityOutput)
+	b := nft.NewBatch()
+	b.Add(unix.NFT_MSG_NEWTABLE, nft.String(unix.NFTA_TABLE_NAME, name), nft.U32(unix.NFTA_TABLE_FLAGS, nft.TableOwner))
+	b.AddChain(name, "input", "filter", 1 /* NF_INET_LOCAL_IN */, priorityInput)
+	b.AddChain(name, "output", "route", 3 /* NF_INET_LOCAL_OUT */, priorityOutput)
 	tun := binary.NativeEndian.AppendUint32(nil, uint32(index))
 	loopback := binary.NativeEndian.AppendUint32(nil, 1)
-	b.addRule(name, "input", nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_NEQ, []byte{protoUDP}), nftAccept())
+	b.AddRule(name, "input", nft.Meta(unix.NFT_META_L4PROTO, 1), nft.Compare(1, unix.NFT_CMP_NEQ, []byte{protoUDP}), nft.Accept())
 	for _, iif := range [][]byte{loopback, tun} {
-		b.addRule(name, "input", nftMeta(unix.NFT_META_IIF, 1), nftCompare(1, unix.NFT_CMP_EQ, iif), nftAccept())
+		b.AddRule(name, "input", nft.Meta(unix.NFT_META_IIF, 1), nft.Compare(1, unix.NFT_CMP_EQ, iif), nft.Accept())
 	}
 	if mark != 0 { // what our own sockets get is no question
-		b.addRule(name, "input", nftSocket(nftSocketMark, 1),
-			nftCompare(1, unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint32(nil, mark)), nftAccept())
+		b.AddRule(name, "input", nft.Socket(nft.SocketMark, 1),
+			nft.Compare(1, unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint32(nil, mark)), nft.Accept())
 	}
 	for _, a := range addresses {
 		if a.Addr().Is4() {
-			b.serve(name, nftFamilyOf(ipv4), tun, a.Addr())
+			serve(b, name, headerOf(ipv4), tun, a.Addr())
 		} else {
-			b.serve(name, nftFamilyOf(ipv6), tun, a.Addr())
+			serve(b, name, headerOf(ipv6), tun, a.Addr())
 		}
 	}
-	if err := b.commit(f); err != nil {
+	if err := b.Commit(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
-}
-
-func (b *nftBatch) addChain(table, name, kind string, hook uint32, priority int32) {
-	b.add(unix.NFT_MSG_NEWCHAIN, str(unix.NFTA_CHAIN_TABLE, table), str(unix.NFTA_CHAIN_NAME, name),
-		nested(unix.NFTA_CHAIN_HOOK, u32(unix.NFTA_HOOK_HOOKNUM, hook), u32(unix.NFTA_HOOK_PRIORITY, uint32(priority))),
-		str(unix.NFTA_CHAIN_TYPE, kind))
 }
 
 // clientSet is one set of remembered clients.
@@ -112,7 +108,7 @@ type clientSet struct {
 }
 
 // serve adds the sets and rules of one family, as the comment at the top has them.
-func (b *nftBatch) serve(table string, f nftFamily, tun []byte, addr netip.Addr) {
+func serve(b *nft.Batch, table string, f header, tun []byte, addr netip.Addr) {
 	// A key has up to six 32-bit registers from the first on.
 	const key, asked, own = unix.NFT_REG_1, unix.NFT_REG_3, unix.NFT_REG_4
 	var (
@@ -122,37 +118,37 @@ func (b *nftBatch) serve(table string, f nftFamily, tun []byte, addr netip.Addr)
 		crowdSet    = clientSet{"crowd" + f.suffix, 1 << 17, time.Second}
 	)
 	for _, s := range []clientSet{askedSet, answeredSet, servedSet, crowdSet} {
-		b.addSet(table, f, s)
+		addSet(b, table, f, s)
 	}
-	load := func(at, dreg uint32) nftAttr {
-		return nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, at, f.length, dreg)
+	load := func(at, dreg uint32) nft.Attr {
+		return nft.Load(unix.NFT_PAYLOAD_NETWORK_HEADER, at, f.length, dreg)
 	}
-	port := func(at, dreg uint32) nftAttr { return nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, at, 2, dreg) }
-	remember := func(s clientSet) nftAttr { return nftRemember(s.name, key, asked) }
-	isFamily := slices.Concat(nftMeta(unix.NFT_META_NFPROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{f.nfproto}))
+	port := func(at, dreg uint32) nft.Attr { return nft.Load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, at, 2, dreg) }
+	remember := func(s clientSet) nft.Attr { return nft.Remember(s.name, key, asked) }
+	isFamily := slices.Concat(nft.Meta(unix.NFT_META_NFPROTO, 1), nft.Compare(1, unix.NFT_CMP_EQ, []byte{f.nfproto}))
 
 	// A question that has been moved to our own address matches no rule after that.
 	question := slices.Concat(isFamily,
 		load(f.src, key), port(0, f.sport), port(2, f.dport),
-		load(f.dst, asked), nftCompare(asked, unix.NFT_CMP_NEQ, addr.AsSlice()))
-	move := slices.Concat(nftImmediate(own, addr.AsSlice()), f.write(f.dst, own))
-	b.addRule(table, "input", question, nftLookup(servedSet.name, key), move, remember(servedSet))
-	b.addRule(table, "input", question, nftLookup(answeredSet.name, key), move,
+		load(f.dst, asked), nft.Compare(asked, unix.NFT_CMP_NEQ, addr.AsSlice()))
+	move := slices.Concat(nft.Immediate(own, addr.AsSlice()), f.write(f.dst, own))
+	b.AddRule(table, "input", question, nft.Lookup(servedSet.name, key), move, remember(servedSet))
+	b.AddRule(table, "input", question, nft.Lookup(answeredSet.name, key), move,
 		remember(answeredSet), remember(servedSet))
-	wildcard := slices.Concat(nftSocket(nftSocketWildcard, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{1}))
-	b.addRule(table, "input", wildcard, question, remember(askedSet), nftAccept())
-	b.addRule(table, "input", wildcard, question, remember(crowdSet))
+	wildcard := slices.Concat(nft.Socket(nft.SocketWildcard, 1), nft.Compare(1, unix.NFT_CMP_EQ, []byte{1}))
+	b.AddRule(table, "input", wildcard, question, remember(askedSet), nft.Accept())
+	b.AddRule(table, "input", wildcard, question, remember(crowdSet))
 
 	// An answer that has got its source matches no rule after that either.
 	answer := slices.Concat(
-		nftMeta(unix.NFT_META_OIF, 1), nftCompare(1, unix.NFT_CMP_EQ, tun),
-		nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{protoUDP}),
-		isFamily, load(f.src, asked), nftCompare(asked, unix.NFT_CMP_EQ, addr.AsSlice()),
+		nft.Meta(unix.NFT_META_OIF, 1), nft.Compare(1, unix.NFT_CMP_EQ, tun),
+		nft.Meta(unix.NFT_META_L4PROTO, 1), nft.Compare(1, unix.NFT_CMP_EQ, []byte{protoUDP}),
+		isFamily, load(f.src, asked), nft.Compare(asked, unix.NFT_CMP_EQ, addr.AsSlice()),
 		load(f.dst, key), port(2, f.sport), port(0, f.dport))
 	for _, r := range []struct{ from, to clientSet }{
 		{servedSet, servedSet}, {answeredSet, answeredSet}, {askedSet, answeredSet}, {crowdSet, answeredSet},
 	} {
-		b.addRule(table, "output", answer, nftLookup(r.from.name, key, asked), f.write(f.src, asked),
+		b.AddRule(table, "output", answer, nft.Lookup(r.from.name, key, asked), f.write(f.src, asked),
 			// Read back from the packet: nft 1.0 fails to print a value that
 			// comes from a map. A full set ends the rule, but the packet is done.
 			load(f.src, asked), remember(r.to))
@@ -160,29 +156,29 @@ func (b *nftBatch) serve(table string, f nftFamily, tun []byte, addr netip.Addr)
 }
 
 // addSet makes a map from clients to the address of ours that they asked.
-func (b *nftBatch) addSet(table string, f nftFamily, s clientSet) {
+func addSet(b *nft.Batch, table string, f header, s clientSet) {
 	const portType = 13 // nft's inet_service
-	b.add(unix.NFT_MSG_NEWSET,
-		str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, s.name),
-		u32(unix.NFTA_SET_KEY_TYPE, f.addrType<<12|portType<<6|portType), // as nft prints it
-		u32(unix.NFTA_SET_KEY_LEN, f.length+4+4),
-		u32(unix.NFTA_SET_ID, b.seq),
-		nested(unix.NFTA_SET_DESC, u32(unix.NFTA_SET_DESC_SIZE, s.size)),
-		attr(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.life.Milliseconds()))),
-		u32(unix.NFTA_SET_DATA_TYPE, f.addrType), u32(unix.NFTA_SET_DATA_LEN, f.length),
-		u32(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL|unix.NFT_SET_MAP))
+	b.Add(unix.NFT_MSG_NEWSET,
+		nft.String(unix.NFTA_SET_TABLE, table), nft.String(unix.NFTA_SET_NAME, s.name),
+		nft.U32(unix.NFTA_SET_KEY_TYPE, f.addrType<<12|portType<<6|portType), // as nft prints it
+		nft.U32(unix.NFTA_SET_KEY_LEN, f.length+4+4),
+		nft.U32(unix.NFTA_SET_ID, b.Seq()),
+		nft.Nested(unix.NFTA_SET_DESC, nft.U32(unix.NFTA_SET_DESC_SIZE, s.size)),
+		nft.Bytes(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.life.Milliseconds()))),
+		nft.U32(unix.NFTA_SET_DATA_TYPE, f.addrType), nft.U32(unix.NFTA_SET_DATA_LEN, f.length),
+		nft.U32(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL|unix.NFT_SET_MAP))
 }
 
 // write replaces an address in the IP header and mends the checksums, UDP's too.
-func (f nftFamily) write(offset, sreg uint32) nftAttr {
+func (f header) write(offset, sreg uint32) nft.Attr {
 	const headerChecksum = 10 // in an IPv4 header
-	attrs := []nftAttr{
-		u32(unix.NFTA_PAYLOAD_SREG, sreg), u32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER),
-		u32(unix.NFTA_PAYLOAD_OFFSET, offset), u32(unix.NFTA_PAYLOAD_LEN, f.length),
-		u32(unix.NFTA_PAYLOAD_CSUM_TYPE, f.csumType), u32(unix.NFTA_PAYLOAD_CSUM_FLAGS, unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR),
+	attrs := []nft.Attr{
+		nft.U32(unix.NFTA_PAYLOAD_SREG, sreg), nft.U32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER),
+		nft.U32(unix.NFTA_PAYLOAD_OFFSET, offset), nft.U32(unix.NFTA_PAYLOAD_LEN, f.length),
+		nft.U32(unix.NFTA_PAYLOAD_CSUM_TYPE, f.csumType), nft.U32(unix.NFTA_PAYLOAD_CSUM_FLAGS, unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR),
 	}
 	if f.csumType != unix.NFT_PAYLOAD_CSUM_NONE {
-		attrs = append(attrs, u32(unix.NFTA_PAYLOAD_CSUM_OFFSET, headerChecksum))
+		attrs = append(attrs, nft.U32(unix.NFTA_PAYLOAD_CSUM_OFFSET, headerChecksum))
 	}
-	return expr("payload", attrs...)
+	return nft.Expr("payload", attrs...)
 }

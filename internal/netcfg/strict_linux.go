@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/nft"
 )
 
 // A socket that its program binds to an address or an interface goes around the
@@ -77,34 +79,34 @@ func (c *capture) enforce() error {
 	if err != nil {
 		return err
 	}
-	f, err := openNFT()
+	f, err := nft.Open()
 	if err != nil {
 		return err
 	}
 	s := &strict{f: f, name: strictName(c.h.slot.n), keep: c.h.cfg.Strict == StrictKeep, sets: sets}
-	b := newNFTBatch()
-	b.deleteTable(s.name)
-	flags := uint32(nftTableOwner)
+	b := nft.NewBatch()
+	b.DeleteTable(s.name)
+	flags := uint32(nft.TableOwner)
 	if s.keep {
 		flags = 0
 	}
-	b.add(unix.NFT_MSG_NEWTABLE, str(unix.NFTA_TABLE_NAME, s.name), u32(unix.NFTA_TABLE_FLAGS, flags))
-	b.addChain(s.name, "output", "filter", 3 /* NF_INET_LOCAL_OUT */, priorityStrict)
-	b.add(unix.NFT_MSG_NEWCHAIN, str(unix.NFTA_CHAIN_TABLE, s.name), str(unix.NFTA_CHAIN_NAME, "refuse"))
-	b.addRule(s.name, "output", nftMeta(unix.NFT_META_OIF, 1), nftCompare(1, unix.NFT_CMP_EQ, native(1)), nftAccept())
+	b.Add(unix.NFT_MSG_NEWTABLE, nft.String(unix.NFTA_TABLE_NAME, s.name), nft.U32(unix.NFTA_TABLE_FLAGS, flags))
+	b.AddChain(s.name, "output", "filter", 3 /* NF_INET_LOCAL_OUT */, priorityStrict)
+	b.Add(unix.NFT_MSG_NEWCHAIN, nft.String(unix.NFTA_CHAIN_TABLE, s.name), nft.String(unix.NFTA_CHAIN_NAME, "refuse"))
+	b.AddRule(s.name, "output", nft.Meta(unix.NFT_META_OIF, 1), nft.Compare(1, unix.NFT_CMP_EQ, native(1)), nft.Accept())
 	name := append([]byte(c.h.link), make([]byte, unix.IFNAMSIZ-len(c.h.link))...)
-	b.addRule(s.name, "output", nftMeta(unix.NFT_META_OIFNAME, unix.NFT_REG_1), nftCompare(unix.NFT_REG_1, unix.NFT_CMP_EQ, name), nftAccept())
-	b.addRule(s.name, "output", nftMeta(unix.NFT_META_MARK, 1), nftCompare(1, unix.NFT_CMP_EQ, native(c.h.mark)), nftAccept())
+	b.AddRule(s.name, "output", nft.Meta(unix.NFT_META_OIFNAME, unix.NFT_REG_1), nft.Compare(unix.NFT_REG_1, unix.NFT_CMP_EQ, name), nft.Accept())
+	b.AddRule(s.name, "output", nft.Meta(unix.NFT_META_MARK, 1), nft.Compare(1, unix.NFT_CMP_EQ, native(c.h.mark)), nft.Accept())
 	for _, r := range uncaptured(c.h.cfg.IncludeUIDs, c.h.cfg.ExcludeUIDs) {
-		b.addRule(s.name, "output", nftMeta(unix.NFT_META_SKUID, 1), nftNetworkOrder(1),
-			nftCompare(1, unix.NFT_CMP_GTE, big(r.First)), nftCompare(1, unix.NFT_CMP_LTE, big(r.Last)), nftAccept())
+		b.AddRule(s.name, "output", nft.Meta(unix.NFT_META_SKUID, 1), nft.NetworkOrder(1),
+			nft.Compare(1, unix.NFT_CMP_GTE, big(r.First)), nft.Compare(1, unix.NFT_CMP_LTE, big(r.Last)), nft.Accept())
 	}
 	for _, set := range sets {
-		b.addRanges(s.name, set)
-		b.refuse(s.name, set)
+		addRanges(b, s.name, set)
+		refuse(b, s.name, set)
 	}
-	b.refusals(s.name)
-	if err := b.commit(f); err != nil {
+	refusals(b, s.name)
+	if err := b.Commit(f); err != nil {
 		f.Close()
 		return fmt.Errorf("refuse what goes around the capture (a kernel with CONFIG_NF_TABLES_INET, CONFIG_NFT_CT and CONFIG_NFT_REJECT can): %w", err)
 	}
@@ -116,67 +118,67 @@ func (c *capture) enforce() error {
 const priorityStrict = 10
 
 // refuse sends what goes to the destinations of a set to the chain of refusals.
-func (b *nftBatch) refuse(table string, set strictSet) {
-	f := nftFamilyOf(set.family)
-	var port []nftAttr
+func refuse(b *nft.Batch, table string, set strictSet) {
+	f := headerOf(set.family)
+	var port []nft.Attr
 	if set.dns {
-		port = []nftAttr{nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{0, portDNS})}
+		port = []nft.Attr{nft.Load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, 1), nft.Compare(1, unix.NFT_CMP_EQ, []byte{0, portDNS})}
 	}
 	protos := []byte{0}
 	if set.dns {
 		protos = []byte{protoTCP, protoUDP}
 	}
 	for _, proto := range protos {
-		rule := []nftAttr{nftMeta(unix.NFT_META_NFPROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{f.nfproto})}
+		rule := []nft.Attr{nft.Meta(unix.NFT_META_NFPROTO, 1), nft.Compare(1, unix.NFT_CMP_EQ, []byte{f.nfproto})}
 		if proto != 0 {
-			rule = append(rule, nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, unix.NFT_CMP_EQ, []byte{proto}))
+			rule = append(rule, nft.Meta(unix.NFT_META_L4PROTO, 1), nft.Compare(1, unix.NFT_CMP_EQ, []byte{proto}))
 		}
 		rule = append(rule, port...)
-		rule = append(rule, nftLoad(unix.NFT_PAYLOAD_NETWORK_HEADER, f.dst, f.length, unix.NFT_REG_1),
-			nftLookup(set.name(), unix.NFT_REG_1), nftGoto("refuse"))
-		b.addRule(table, "output", rule...)
+		rule = append(rule, nft.Load(unix.NFT_PAYLOAD_NETWORK_HEADER, f.dst, f.length, unix.NFT_REG_1),
+			nft.Lookup(set.name(), unix.NFT_REG_1), nft.Goto("refuse"))
+		b.AddRule(table, "output", rule...)
 	}
 }
 
 // refusals fills the chain.
-func (b *nftBatch) refusals(table string) {
+func refusals(b *nft.Batch, table string) {
 	const (
 		synAck, syn = 0x12, 0x02
 		icmp        = 1
 		icmp6       = 58
 	)
-	proto := func(op uint32, p byte) []nftAttr {
-		return []nftAttr{nftMeta(unix.NFT_META_L4PROTO, 1), nftCompare(1, op, []byte{p})}
+	proto := func(op uint32, p byte) []nft.Attr {
+		return []nft.Attr{nft.Meta(unix.NFT_META_L4PROTO, 1), nft.Compare(1, op, []byte{p})}
 	}
-	add := func(exprs ...nftAttr) { b.addRule(table, "refuse", exprs...) }
-	add(append(proto(unix.NFT_CMP_EQ, protoTCP), nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, 1),
-		nftAnd(1, []byte{synAck}), nftCompare(1, unix.NFT_CMP_NEQ, []byte{syn}), nftAccept())...)
+	add := func(exprs ...nft.Attr) { b.AddRule(table, "refuse", exprs...) }
+	add(append(proto(unix.NFT_CMP_EQ, protoTCP), nft.Load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, 1),
+		nft.And(1, []byte{synAck}), nft.Compare(1, unix.NFT_CMP_NEQ, []byte{syn}), nft.Accept())...)
 	for _, ports := range [][]byte{{0, 68, 0, 67}, {2, 34, 2, 35}} { // DHCP, DHCPv6: client to server
-		add(append(proto(unix.NFT_CMP_EQ, protoUDP), nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 4, 1),
-			nftCompare(1, unix.NFT_CMP_EQ, ports), nftAccept())...)
+		add(append(proto(unix.NFT_CMP_EQ, protoUDP), nft.Load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 4, 1),
+			nft.Compare(1, unix.NFT_CMP_EQ, ports), nft.Accept())...)
 	}
 	const established, related = 2, 4 // NF_CT_STATE_BIT of linux/netfilter/nf_conntrack_common.h
-	add(append(proto(unix.NFT_CMP_EQ, protoUDP), nftConntrackState(1),
-		nftAnd(1, native(established|related)), nftCompare(1, unix.NFT_CMP_NEQ, native(0)), nftAccept())...)
+	add(append(proto(unix.NFT_CMP_EQ, protoUDP), nft.ConntrackState(1),
+		nft.And(1, native(established|related)), nft.Compare(1, unix.NFT_CMP_NEQ, native(0)), nft.Accept())...)
 	for p, request := range map[byte]byte{icmp: 8, icmp6: 128} { // RFC 792, RFC 4443 §4.1
-		add(append(proto(unix.NFT_CMP_EQ, p), nftLoad(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, 1),
-			nftCompare(1, unix.NFT_CMP_NEQ, []byte{request}), nftAccept())...)
+		add(append(proto(unix.NFT_CMP_EQ, p), nft.Load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, 1),
+			nft.Compare(1, unix.NFT_CMP_NEQ, []byte{request}), nft.Accept())...)
 	}
-	add(nftReject())
+	add(nft.Reject())
 }
 
 // sync brings the sets to what they should hold.
 func (s *strict) sync(sets []strictSet) error {
-	b := newNFTBatch()
+	b := nft.NewBatch()
 	for i, set := range sets {
 		if slices.Equal(set.ranges, s.sets[i].ranges) {
 			continue
 		}
-		b.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELSETELEM, 0, unix.NFPROTO_INET, 0,
-			str(unix.NFTA_SET_ELEM_LIST_TABLE, s.name), str(unix.NFTA_SET_ELEM_LIST_SET, set.name()))
-		b.addElements(s.name, set)
+		b.Message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELSETELEM, 0, unix.NFPROTO_INET, 0,
+			nft.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.name), nft.String(unix.NFTA_SET_ELEM_LIST_SET, set.name()))
+		addElements(b, s.name, set)
 	}
-	if err := b.commit(s.f); err != nil {
+	if err := b.Commit(s.f); err != nil {
 		return fmt.Errorf("strict capture: %w", err)
 	}
 	s.sets = sets
@@ -187,9 +189,9 @@ func (s *strict) sync(sets []strictSet) error {
 func (s *strict) close() error {
 	var err error
 	if s.keep {
-		b := newNFTBatch()
-		b.deleteTable(s.name)
-		err = b.commit(s.f)
+		b := nft.NewBatch()
+		b.DeleteTable(s.name)
+		err = b.Commit(s.f)
 	}
 	return errors.Join(err, s.f.Close())
 }
@@ -197,14 +199,14 @@ func (s *strict) close() error {
 // dropKept removes the table that a killed daemon of this slot kept, if any, and
 // reports whether there was one. Without nf_tables there is none.
 func (s slot) dropKept() (bool, error) {
-	f, err := openNFT()
+	f, err := nft.Open()
 	if err != nil {
 		return false, nil
 	}
 	defer f.Close()
-	b := newNFTBatch()
-	b.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, 0, unix.NFPROTO_INET, 0, str(unix.NFTA_TABLE_NAME, strictName(s.n)))
-	switch err := b.commit(f); {
+	b := nft.NewBatch()
+	b.Message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, 0, unix.NFPROTO_INET, 0, nft.String(unix.NFTA_TABLE_NAME, strictName(s.n)))
+	switch err := b.Commit(f); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, unix.EPERM):
@@ -213,19 +215,13 @@ func (s slot) dropKept() (bool, error) {
 	return false, nil
 }
 
-// deleteTable deletes a table that need not be there.
-func (b *nftBatch) deleteTable(name string) {
-	b.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFPROTO_INET, 0, str(unix.NFTA_TABLE_NAME, name))
-	b.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, 0, unix.NFPROTO_INET, 0, str(unix.NFTA_TABLE_NAME, name))
-}
-
 // addRanges makes a set of ranges of addresses.
-func (b *nftBatch) addRanges(table string, set strictSet) {
-	f := nftFamilyOf(set.family)
-	b.add(unix.NFT_MSG_NEWSET, str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, set.name()),
-		u32(unix.NFTA_SET_KEY_TYPE, f.addrType), u32(unix.NFTA_SET_KEY_LEN, f.length),
-		u32(unix.NFTA_SET_ID, b.seq), u32(unix.NFTA_SET_FLAGS, unix.NFT_SET_INTERVAL))
-	b.addElements(table, set)
+func addRanges(b *nft.Batch, table string, set strictSet) {
+	f := headerOf(set.family)
+	b.Add(unix.NFT_MSG_NEWSET, nft.String(unix.NFTA_SET_TABLE, table), nft.String(unix.NFTA_SET_NAME, set.name()),
+		nft.U32(unix.NFTA_SET_KEY_TYPE, f.addrType), nft.U32(unix.NFTA_SET_KEY_LEN, f.length),
+		nft.U32(unix.NFTA_SET_ID, b.Seq()), nft.U32(unix.NFTA_SET_FLAGS, unix.NFT_SET_INTERVAL))
+	addElements(b, table, set)
 }
 
 // elementsPerMessage keeps a list of them within the 64 KB of an attribute.
@@ -233,12 +229,12 @@ const elementsPerMessage = 500
 
 // addElements fills a set: a range is its first address, and the one behind its
 // last marked as an end.
-func (b *nftBatch) addElements(table string, set strictSet) {
+func addElements(b *nft.Batch, table string, set strictSet) {
 	for part := range slices.Chunk(set.ranges, elementsPerMessage) {
-		var list []nftAttr
+		var list []nft.Attr
 		element := func(a netip.Addr, flags uint32) {
-			list = append(list, nested(unix.NFTA_LIST_ELEM,
-				nested(unix.NFTA_SET_ELEM_KEY, attr(unix.NFTA_DATA_VALUE, a.AsSlice())), u32(unix.NFTA_SET_ELEM_FLAGS, flags)))
+			list = append(list, nft.Nested(unix.NFTA_LIST_ELEM,
+				nft.Nested(unix.NFTA_SET_ELEM_KEY, nft.Bytes(unix.NFTA_DATA_VALUE, a.AsSlice())), nft.U32(unix.NFTA_SET_ELEM_FLAGS, flags)))
 		}
 		for _, r := range part {
 			element(r.first, 0)
@@ -246,41 +242,14 @@ func (b *nftBatch) addElements(table string, set strictSet) {
 				element(end, unix.NFT_SET_ELEM_INTERVAL_END)
 			}
 		}
-		b.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, unix.NFPROTO_INET, 0,
-			str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, set.name()),
-			nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, list...))
+		b.Message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, unix.NFPROTO_INET, 0,
+			nft.String(unix.NFTA_SET_ELEM_LIST_TABLE, table), nft.String(unix.NFTA_SET_ELEM_LIST_SET, set.name()),
+			nft.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, list...))
 	}
 }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 func big(v uint32) []byte    { return binary.BigEndian.AppendUint32(nil, v) }
-
-func nftNetworkOrder(reg uint32) nftAttr {
-	return expr("byteorder", u32(unix.NFTA_BYTEORDER_SREG, reg), u32(unix.NFTA_BYTEORDER_DREG, reg),
-		u32(unix.NFTA_BYTEORDER_OP, unix.NFT_BYTEORDER_HTON), u32(unix.NFTA_BYTEORDER_LEN, 4), u32(unix.NFTA_BYTEORDER_SIZE, 4))
-}
-
-func nftAnd(reg uint32, mask []byte) nftAttr {
-	return expr("bitwise", u32(unix.NFTA_BITWISE_SREG, reg), u32(unix.NFTA_BITWISE_DREG, reg), u32(unix.NFTA_BITWISE_LEN, uint32(len(mask))),
-		nested(unix.NFTA_BITWISE_MASK, attr(unix.NFTA_DATA_VALUE, mask)),
-		nested(unix.NFTA_BITWISE_XOR, attr(unix.NFTA_DATA_VALUE, make([]byte, len(mask)))))
-}
-
-func nftConntrackState(dreg uint32) nftAttr {
-	return expr("ct", u32(unix.NFTA_CT_KEY, unix.NFT_CT_STATE), u32(unix.NFTA_CT_DREG, dreg))
-}
-
-func nftGoto(chain string) nftAttr {
-	code := int32(unix.NFT_GOTO)
-	return expr("immediate", u32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
-		nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT,
-			u32(unix.NFTA_VERDICT_CODE, uint32(code)), str(unix.NFTA_VERDICT_CHAIN, chain))))
-}
-
-func nftReject() nftAttr {
-	return expr("reject", u32(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_ICMPX_UNREACH),
-		attr(unix.NFTA_REJECT_ICMP_CODE, []byte{unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
-}
 
 // uncaptured are the users whose traffic is not captured.
 func uncaptured(includes, excludes []UIDRange) []UIDRange {
