@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"netstackd/bench/testbed"
+	"netstackd/internal/sys"
 
 	"golang.org/x/sys/unix"
 )
@@ -161,7 +162,7 @@ func (l *load) close(fd int) {
 // reset closes a connection that may have megabytes under way, so that they
 // don't arrive in the next measurement.
 func (l *load) reset(fd int) {
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = sys.ResetOnClose(fd)
 	l.close(fd)
 }
 

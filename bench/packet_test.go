@@ -5,9 +5,10 @@ package bench_test
 import (
 	"encoding/binary"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sys"
 )
 
 // tcpPacket is an IPv4 packet of a size, with a TCP segment whose checksum is
@@ -41,13 +42,7 @@ func sum(b []byte, acc uint32) uint16 {
 // sender is a UDP socket that sends into a tunnel.
 type sender struct {
 	fd   int
-	msgs []message
-}
-
-// message is struct mmsghdr.
-type message struct {
-	hdr unix.Msghdr
-	n   uint32
+	msgs []sys.Mmsghdr
 }
 
 func newSender(b *testing.B, t *tunnel, size, batch int, segment bool) *sender {
@@ -77,17 +72,17 @@ func newSender(b *testing.B, t *tunnel, size, batch int, segment bool) *sender {
 		n, size = 1, size*batch
 	}
 	iov := iovecs([][]byte{make([]byte, size)})
-	s.msgs = make([]message, n)
+	s.msgs = make([]sys.Mmsghdr, n)
 	for i := range s.msgs {
-		s.msgs[i].hdr.Iov = &iov[0]
-		s.msgs[i].hdr.SetIovlen(1)
+		s.msgs[i].Hdr.Iov = &iov[0]
+		s.msgs[i].Hdr.SetIovlen(1)
 	}
 	return s
 }
 
 func (s *sender) batch(b *testing.B) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(len(s.msgs)), 0, 0, 0)
-	if errno != 0 || int(n) != len(s.msgs) {
+	n, errno := sys.Sendmmsg(s.fd, s.msgs, 0)
+	if errno != 0 || n != len(s.msgs) {
 		b.Fatalf("sendmmsg: %d of %d: %v", n, len(s.msgs), errno)
 	}
 }

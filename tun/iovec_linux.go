@@ -6,6 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// This package is public and imports no internal package, so its vectored
+// system calls are its own and not those of internal/sys.
+
 // maxIovecs is UIO_MAXIOV (linux/uio.h), the most that one call takes.
 const maxIovecs = 1024
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/ippkt"
+	"netstackd/internal/sys"
 )
 
 // pingSocket is the carrier of an Echo session.
@@ -48,7 +49,7 @@ func (k *pingSocket) send(b *batch) {
 		w.list[0] = message{d: d, size: d.size, count: 1, df: d.df}
 		w.bufs = d.payload(append(w.bufs, hdr[:]))
 		w.finish()
-		w.msgs[0].hdr.SetIovlen(len(w.bufs))
+		w.msgs[0].Hdr.SetIovlen(len(w.bufs))
 		stop := k.transmit(&w.list[0], w.msgs[:1])
 		w.reset()
 		if stop {
@@ -62,11 +63,11 @@ func (k *pingSocket) send(b *batch) {
 }
 
 // transmit sends one request. It reports whether the rest has to be dropped.
-func (k *pingSocket) transmit(m *message, msg []mmsghdr) (stop bool) {
+func (k *pingSocket) transmit(m *message, msg []sys.Mmsghdr) (stop bool) {
 	c := &k.s.u.counters
 	for tries := 1; ; tries++ {
 		k.setMode(m.df)
-		_, errno := sendmmsg(k.fd, msg)
+		_, errno := sys.Sendmmsg(k.fd, msg, unix.MSG_DONTWAIT)
 		c.sendCalls.Add(1)
 		if errno == 0 {
 			k.s.wentUp(1, m.size)
@@ -130,16 +131,16 @@ func (k *pingSocket) deliver(a *arrival, msg []byte) {
 }
 
 // quoted is the application's request that a late error is about.
-func (k *pingSocket) quoted(e *lateError) (ippkt.Quote, bool) {
+func (k *pingSocket) quoted(e *sys.QueuedError) (ippkt.Quote, bool) {
 	s := k.s
-	if len(e.payload) < ippkt.ICMPLen || k.raw && be16(e.payload[4:]) != k.id {
+	if len(e.Payload) < ippkt.ICMPLen || k.raw && be16(e.Payload[4:]) != k.id {
 		return ippkt.Quote{}, false
 	}
 	q := ippkt.Quote{
-		Src: s.src.Addr(), Dst: e.dst.Addr(), Proto: s.proto(), TTL: 1,
-		Payload: [][]byte{e.payload[ippkt.ICMPLen:]}, Size: len(e.payload) - ippkt.ICMPLen,
+		Src: s.src.Addr(), Dst: e.Dst.Addr(), Proto: s.proto(), TTL: 1,
+		Payload: [][]byte{e.Payload[ippkt.ICMPLen:]}, Size: len(e.Payload) - ippkt.ICMPLen,
 	}
-	copy(q.Transport[:], e.payload)
+	copy(q.Transport[:], e.Payload)
 	setEchoID(q.Transport[:], s.src.Port())
 	want := uint8(ippkt.ICMP6EchoRequest)
 	if k.v4() {

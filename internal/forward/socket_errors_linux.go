@@ -3,79 +3,24 @@ package forward
 import (
 	"net/netip"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/ippkt"
+	"netstackd/internal/sys"
 )
 
 // errorBatch is how many errors are read at a time.
 const errorBatch = 16
 
-// lateError is an entry of a socket's error queue (IP_RECVERR in ip(7)).
-type lateError struct {
-	dst      netip.AddrPort // of the datagram
-	offender netip.Addr     // who reported it
-	ee       unix.SockExtendedErr
-	payload  []byte // what came back of it
-}
-
-// errorReader is the scratch space for reading one.
-type errorReader struct {
-	hdr  unix.Msghdr
-	iov  unix.Iovec
-	name sockaddr
-	ctl  [256]byte
-	buf  [ippkt.MaxICMPError]byte
-}
-
-// read takes one entry off the socket's error queue, and reports whether there
-// was one.
-func (r *errorReader) read(fd int, e *lateError) bool {
-	r.iov.Base = &r.buf[0]
-	r.iov.SetLen(len(r.buf))
-	r.name.Family = unix.AF_UNSPEC
-	r.hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&r.name)), Namelen: unix.SizeofSockaddrInet6, Iov: &r.iov, Control: &r.ctl[0]}
-	r.hdr.SetIovlen(1)
-	r.hdr.SetControllen(len(r.ctl))
-	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.hdr)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
-	if errno != 0 {
-		return false
-	}
-	*e = lateError{dst: getSockaddr(&r.name), payload: r.buf[:n]}
-	for ctl := r.ctl[:r.hdr.Controllen]; ; {
-		level, typ, data, rest := nextCmsg(ctl)
-		if rest == nil {
-			return true
-		}
-		if level == unix.SOL_IP && typ == unix.IP_RECVERR || level == unix.SOL_IPV6 && typ == unix.IPV6_RECVERR {
-			e.parse(data)
-		}
-		ctl = rest
-	}
-}
-
-// parse reads a struct sock_extended_err and the address behind it.
-func (e *lateError) parse(data []byte) {
-	const size = int(unsafe.Sizeof(e.ee))
-	if len(data) < size {
-		return
-	}
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e.ee)), size), data)
-	var sa sockaddr
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&sa)), unsafe.Sizeof(sa)), data[size:])
-	e.offender = getSockaddr(&sa).Addr()
-}
-
-// icmp returns the ICMP message that the entry stands for, and whether it is
-// one to pass on.
-func (e *lateError) icmp() (ippkt.ICMPError, bool) {
-	m := ippkt.ICMPError{From: e.offender, Type: e.ee.Type, Code: e.ee.Code, Info: e.ee.Info}
+// icmpOf returns the ICMP message that an entry of the error queue stands for,
+// and whether it is one to pass on.
+func icmpOf(e *sys.QueuedError) (ippkt.ICMPError, bool) {
+	m := ippkt.ICMPError{From: e.Offender, Type: e.Err.Type, Code: e.Err.Code, Info: e.Err.Info}
 	if !ippkt.Unicast(m.From) {
-		m.From = e.dst.Addr()
+		m.From = e.Dst.Addr()
 	}
-	switch e.ee.Origin {
+	switch e.Err.Origin {
 	case unix.SO_EE_ORIGIN_ICMP:
 		if m.Type == ippkt.ICMP4ParamProblem {
 			m.Info <<= 24 // the pointer is the first of the four bytes (RFC 792)
@@ -91,20 +36,20 @@ func (e *lateError) icmp() (ippkt.ICMPError, bool) {
 // It reports whether it reached the end.
 func (k *hostSocket) drainErrors() bool {
 	u := k.s.u
-	r := u.scratch.errors.Get().(*errorReader)
+	r := u.scratch.errors.Get().(*sys.ErrorReader)
 	defer u.scratch.errors.Put(r)
-	var e lateError
+	var e sys.QueuedError
 	for range errorBatch {
-		if !r.read(k.fd, &e) {
+		if !r.Read(k.fd, &e) {
 			return true
 		}
-		if e.ee.Origin == unix.SO_EE_ORIGIN_LOCAL {
-			if unix.Errno(e.ee.Errno) == unix.EMSGSIZE {
-				k.learnMTU(e.dst.Addr(), e.ee.Info)
+		if e.Err.Origin == unix.SO_EE_ORIGIN_LOCAL {
+			if unix.Errno(e.Err.Errno) == unix.EMSGSIZE {
+				k.learnMTU(e.Dst.Addr(), e.Err.Info)
 			}
 			continue
 		}
-		if m, ok := e.icmp(); ok {
+		if m, ok := icmpOf(&e); ok {
 			if q, ok := k.quoted(&e); ok {
 				u.counters.errors.Add(1)
 				u.out.icmp(k.s.hash, m, &q)

@@ -13,6 +13,7 @@ import (
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/ippkt"
+	"netstackd/internal/sys"
 )
 
 // hostSocket is what the carriers over host sockets have in common. The
@@ -30,7 +31,7 @@ type hostSocket struct {
 	mode int // IP_MTU_DISCOVER as set, -1 at first; the sender's
 
 	errorsLeft bool // the error queue was not read to its end; the task's
-	quoted     func(e *lateError) (ippkt.Quote, bool)
+	quoted     func(e *sys.QueuedError) (ippkt.Quote, bool)
 
 	mu  sync.Mutex
 	mtu struct { // of the last path that was too narrow
@@ -45,7 +46,7 @@ type hostSocket struct {
 // adopt takes the socket over from its connection, and turns on the options
 // that every socket needs and those given. A readable socket, or one with an
 // error, will call run.
-func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*lateError) (ippkt.Quote, bool), more ...option) error {
+func (k *hostSocket) adopt(s *session, c syscall.Conn, run func(), quoted func(*sys.QueuedError) (ippkt.Quote, bool), more ...option) error {
 	k.s, k.fd, k.mode, k.quoted = s, -1, -1, quoted
 	rc, err := c.SyscallConn()
 	if err != nil {

@@ -1,17 +1,21 @@
 package forward
 
-import "sync"
+import (
+	"sync"
+
+	"netstackd/internal/sys"
+)
 
 // scratch holds the buffers of system calls, which are needed by whoever is
 // making one only.
 type scratch struct {
 	senders   sync.Pool // *sender
 	receivers sync.Pool // *receiver
-	errors    sync.Pool // *errorReader
+	errors    sync.Pool // *sys.ErrorReader
 }
 
 func (s *scratch) init() {
 	s.senders.New = func() any { return new(sender) }
 	s.receivers.New = func() any { return newReceiver() }
-	s.errors.New = func() any { return new(errorReader) }
+	s.errors.New = func() any { return new(sys.ErrorReader) }
 }

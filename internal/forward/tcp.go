@@ -14,6 +14,7 @@ import (
 	"netstackd/internal/ippkt"
 	"netstackd/internal/netstack"
 	"netstackd/internal/route"
+	"netstackd/internal/sys"
 )
 
 // TCPDialer carries connections on.
@@ -118,7 +119,7 @@ func (t *TCP) Connect(r *netstack.Request) {
 	}
 	if err != nil {
 		t.abandoned.Add(1)
-		resetConn(out)
+		sys.CloseWithReset(out)
 		f.Close()
 		t.log(&m, err)
 		return
@@ -183,12 +184,4 @@ func (t *TCP) log(m *flow.Meta, err error) {
 		return
 	}
 	t.cfg.Log.Debug("flow", "proto", "tcp", "src", m.Source, "dst", m.Dest, "err", err)
-}
-
-// resetConn ends a connection with RST, as the application ended its own.
-func resetConn(c net.Conn) {
-	if c, ok := c.(interface{ SetLinger(int) error }); ok {
-		_ = c.SetLinger(0)
-	}
-	c.Close()
 }

@@ -15,6 +15,7 @@ import (
 	"netstackd/internal/flow"
 	"netstackd/internal/forward"
 	"netstackd/internal/netstack"
+	"netstackd/internal/sys"
 	"netstackd/link"
 )
 
@@ -62,11 +63,6 @@ func benchUp(b *testing.B, size, flows int) {
 	b.ReportMetric(float64(r.udp.Stats().SendCalls)/float64(n), "calls/op")
 }
 
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32
-}
-
 func benchBareUp(b *testing.B, size, batch, segs int) {
 	srv := listen(b, "127.0.0.1")
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
@@ -84,13 +80,13 @@ func benchBareUp(b *testing.B, size, batch, segs int) {
 	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
 	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(size))
-	msgs := make([]mmsghdr, batch)
+	msgs := make([]sys.Mmsghdr, batch)
 	for i := range msgs {
-		msgs[i].hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&sa)), Namelen: unix.SizeofSockaddrInet4, Iov: &iov}
-		msgs[i].hdr.SetIovlen(1)
+		msgs[i].Hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&sa)), Namelen: unix.SizeofSockaddrInet4, Iov: &iov}
+		msgs[i].Hdr.SetIovlen(1)
 		if segs > 1 {
-			msgs[i].hdr.Control = &oob[0]
-			msgs[i].hdr.SetControllen(len(oob))
+			msgs[i].Hdr.Control = &oob[0]
+			msgs[i].Hdr.SetControllen(len(oob))
 		}
 	}
 	b.SetBytes(int64(size))
@@ -151,7 +147,7 @@ const burstLen = 16
 type burst struct {
 	sa   unix.RawSockaddrInet4
 	iovs [burstLen]unix.Iovec
-	msgs [burstLen]mmsghdr
+	msgs [burstLen]sys.Mmsghdr
 }
 
 func newBurst(to netip.AddrPort, size int) *burst {
@@ -160,8 +156,8 @@ func newBurst(to netip.AddrPort, size int) *burst {
 	for i := range x.msgs {
 		x.iovs[i].Base = &make([]byte, size)[0]
 		x.iovs[i].SetLen(size)
-		x.msgs[i].hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&x.sa)), Namelen: unix.SizeofSockaddrInet4, Iov: &x.iovs[i]}
-		x.msgs[i].hdr.SetIovlen(1)
+		x.msgs[i].Hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&x.sa)), Namelen: unix.SizeofSockaddrInet4, Iov: &x.iovs[i]}
+		x.msgs[i].Hdr.SetIovlen(1)
 	}
 	return x
 }

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"netstackd/internal/sys"
 )
 
 // pump is what UDP has to be measured against: the same system calls, on one
@@ -22,7 +24,7 @@ type pump struct {
 	ports   map[int32]*pumpSocket  // by descriptor
 
 	packets [64][]byte
-	msgs    [64]mmsghdr
+	msgs    [64]sys.Mmsghdr
 	iovs    [64]unix.Iovec
 	names   [64]unix.RawSockaddrInet4
 }
@@ -149,8 +151,8 @@ func (p *pump) up() error {
 func (p *pump) message(i int, b []byte, n int) {
 	p.iovs[i].Base = &b[0]
 	p.iovs[i].SetLen(n)
-	p.msgs[i].hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&p.names[i])), Namelen: unix.SizeofSockaddrInet4, Iov: &p.iovs[i]}
-	p.msgs[i].hdr.SetIovlen(1)
+	p.msgs[i].Hdr = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&p.names[i])), Namelen: unix.SizeofSockaddrInet4, Iov: &p.iovs[i]}
+	p.msgs[i].Hdr.SetIovlen(1)
 }
 
 func (p *pump) socket(b []byte) (*pumpSocket, error) {
@@ -181,7 +183,7 @@ func (p *pump) down(s *pumpSocket) {
 		return
 	}
 	for i := range int(n) {
-		b, size := p.packets[i], int(p.msgs[i].n)
+		b, size := p.packets[i], int(p.msgs[i].N)
 		clear(b[:pumpHdr])
 		b[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM; a TUN that is not told otherwise has the host's byte order
 		binary.NativeEndian.PutUint16(b[2:], pumpHdr-10)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/ippkt"
+	"netstackd/internal/sys"
 )
 
 // recvBatch is how many messages one run of a session's task takes, which
@@ -16,9 +17,9 @@ const recvBatch = 16
 // receiver is the scratch space of one run. Only what the kernel writes to
 // takes up memory.
 type receiver struct {
-	msgs [recvBatch]mmsghdr
-	name [recvBatch]sockaddr
-	ctl  [recvBatch][4 * cmsgIntLen]byte
+	msgs [recvBatch]sys.Mmsghdr
+	name [recvBatch]sys.Sockaddr
+	ctl  [recvBatch][4 * sys.CmsgIntLen]byte
 	iovs [recvBatch]unix.Iovec
 	bufs [recvBatch][]byte
 	list [recvBatch]arrival
@@ -38,9 +39,8 @@ func newReceiver() *receiver {
 	all := make([]byte, recvBatch*stride)
 	for i := range r.bufs {
 		r.bufs[i] = all[i*stride:][:ippkt.MaxPacket:ippkt.MaxPacket]
-		r.iovs[i].Base = &r.bufs[i][0]
-		r.iovs[i].SetLen(ippkt.MaxPacket)
-		h := &r.msgs[i].hdr
+		sys.SetIovec(&r.iovs[i], r.bufs[i])
+		h := &r.msgs[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&r.name[i]))
 		h.Iov = &r.iovs[i]
 		h.SetIovlen(1)
@@ -54,11 +54,11 @@ func newReceiver() *receiver {
 // event.
 func (r *receiver) receive(k *hostSocket) (n int, more bool) {
 	for i := range r.msgs {
-		r.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
-		r.msgs[i].hdr.SetControllen(len(r.ctl[i]))
+		r.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
+		r.msgs[i].Hdr.SetControllen(len(r.ctl[i]))
 	}
 	s := k.s
-	n, errno := recvmmsg(k.fd, r.msgs[:])
+	n, errno := sys.Recvmmsg(k.fd, r.msgs[:], unix.MSG_DONTWAIT)
 	s.u.counters.recvCalls.Add(1)
 	switch errno {
 	case 0:
@@ -83,22 +83,22 @@ func (r *receiver) receive(k *hostSocket) (n int, more bool) {
 // parse reads what came with message i.
 func (r *receiver) parse(i int) {
 	m := &r.msgs[i]
-	a := arrival{src: getSockaddr(&r.name[i]), size: int(m.n)}
+	a := arrival{src: sys.GetSockaddr(&r.name[i]), size: int(m.N)}
 	a.seg = a.size
-	for ctl := r.ctl[i][:m.hdr.Controllen]; ; {
-		level, typ, data, rest := nextCmsg(ctl)
+	for ctl := r.ctl[i][:m.Hdr.Controllen]; ; {
+		level, typ, data, rest := sys.NextCmsg(ctl)
 		if rest == nil {
 			break
 		}
 		switch {
 		case level == unix.SOL_UDP && typ == unix.UDP_GRO:
-			if v := cmsgValue(data); v > 0 {
+			if v := sys.CmsgValue(data); v > 0 {
 				a.seg = v
 			}
 		case level == unix.SOL_IP && typ == unix.IP_TOS, level == unix.SOL_IPV6 && typ == unix.IPV6_TCLASS:
-			a.tos = uint8(cmsgValue(data))
+			a.tos = uint8(sys.CmsgValue(data))
 		case level == unix.SOL_IP && typ == unix.IP_TTL, level == unix.SOL_IPV6 && typ == unix.IPV6_HOPLIMIT:
-			a.ttl = uint8(cmsgValue(data))
+			a.ttl = uint8(sys.CmsgValue(data))
 		}
 		ctl = rest
 	}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/ippkt"
+	"netstackd/internal/sys"
 )
 
 // maxSegments is how many datagrams a train may have: UDP_MAX_SEGMENTS of
@@ -25,9 +26,9 @@ const narrowFor = 10 * time.Second
 type sender struct {
 	n     int // messages
 	list  [batchLen]message
-	msgs  [batchLen]mmsghdr
-	name  [batchLen]sockaddr
-	ctl   [batchLen][3 * cmsgIntLen]byte
+	msgs  [batchLen]sys.Mmsghdr
+	name  [batchLen]sys.Sockaddr
+	ctl   [batchLen][3 * sys.CmsgIntLen]byte
 	iovs  []unix.Iovec
 	bufs  [][]byte
 	whole [][]byte          // payload of which bufs gets a part
@@ -163,16 +164,13 @@ func (w *sender) cap(from, n int) {
 func (w *sender) finish() {
 	w.from[w.n] = len(w.bufs)
 	for _, b := range w.bufs {
-		v := unix.Iovec{}
-		if len(b) > 0 {
-			v.Base = &b[0]
-			v.SetLen(len(b))
-		}
+		var v unix.Iovec
+		sys.SetIovec(&v, b)
 		w.iovs = append(w.iovs, v)
 	}
 	for i := range w.list[:w.n] {
-		m, h := &w.list[i], &w.msgs[i].hdr
-		*h = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&w.name[i])), Namelen: putSockaddr(&w.name[i], m.d.dst)}
+		m, h := &w.list[i], &w.msgs[i].Hdr
+		*h = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&w.name[i])), Namelen: sys.PutSockaddr(&w.name[i], m.d.dst)}
 		if n := w.from[i+1] - w.from[i]; n > 0 {
 			h.Iov = &w.iovs[w.from[i]]
 			h.SetIovlen(n)
@@ -190,17 +188,17 @@ func (w *sender) finish() {
 func (m *message) control(b []byte) int {
 	n := 0
 	if m.count > 1 {
-		n += putCmsg16(b[n:], unix.SOL_UDP, unix.UDP_SEGMENT, uint16(m.d.seg))
+		n += sys.PutCmsg16(b[n:], unix.SOL_UDP, unix.UDP_SEGMENT, uint16(m.d.seg))
 	}
 	level, tos, ttl := unix.SOL_IPV6, unix.IPV6_TCLASS, unix.IPV6_HOPLIMIT
 	if m.d.dst.Addr().Is4() {
 		level, tos, ttl = unix.SOL_IP, unix.IP_TOS, unix.IP_TTL
 	}
 	if m.d.tos != 0 {
-		n += putCmsgInt(b[n:], level, tos, int(m.d.tos))
+		n += sys.PutCmsgInt(b[n:], level, tos, int(m.d.tos))
 	}
 	if m.d.ttl < ippkt.DefaultTTL {
-		n += putCmsgInt(b[n:], level, ttl, int(m.d.ttl)-1) // we are one hop
+		n += sys.PutCmsgInt(b[n:], level, ttl, int(m.d.ttl)-1) // we are one hop
 	}
 	return n
 }
@@ -215,7 +213,7 @@ func (k *udpSocket) transmit(w *sender, next cursor) cursor {
 			end++
 		}
 		k.setMode(w.list[i].df)
-		n, errno := sendmmsg(k.fd, w.msgs[i:end])
+		n, errno := sys.Sendmmsg(k.fd, w.msgs[i:end], unix.MSG_DONTWAIT)
 		k.s.u.counters.sendCalls.Add(1)
 		if errno == 0 {
 			k.sent(w.list[i : i+n])

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/ippkt"
+	"netstackd/internal/sys"
 )
 
 // udpSocket is the carrier of a UDP session over a host socket.
@@ -29,8 +30,8 @@ func newUDPSocket(s *session, c *net.UDPConn) (carrier, error) {
 }
 
 // quoted is the application's datagram that a late error is about.
-func (k *udpSocket) quoted(e *lateError) (ippkt.Quote, bool) {
-	return ippkt.QuoteUDP(k.s.src, e.dst, len(e.payload), e.payload), e.dst.IsValid()
+func (k *udpSocket) quoted(e *sys.QueuedError) (ippkt.Quote, bool) {
+	return ippkt.QuoteUDP(k.s.src, e.Dst, len(e.Payload), e.Payload), e.Dst.IsValid()
 }
 
 // run is the session's task.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"netstackd/internal/flow"
+	"netstackd/internal/sys"
 )
 
 // tcpPort is one published TCP port.
@@ -65,10 +66,7 @@ func (p *tcpPort) carry(ctx context.Context, in net.Conn) {
 		f.Close()
 	}
 	cfg.Logger.Debug("publish", "proto", "tcp", "src", m.Source, "dst", m.Dest, "err", err)
-	if in, ok := in.(*net.TCPConn); ok {
-		_ = in.SetLinger(0)
-	}
-	in.Close()
+	sys.CloseWithReset(in)
 }
 
 // dial tries the addresses that the server may listen on.

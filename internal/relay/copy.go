@@ -9,6 +9,7 @@ import (
 
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
+	"netstackd/internal/sys"
 )
 
 const copyBuffer = 64 << 10
@@ -19,8 +20,8 @@ func (r *Relay) joinCopy(f *flow.Flow, in, out net.Conn, inPrefix, outPrefix []b
 	var broken atomic.Bool
 	abort := func() {
 		if broken.CompareAndSwap(false, true) {
-			resetConn(in)
-			resetConn(out)
+			sys.CloseWithReset(in)
+			sys.CloseWithReset(out)
 		}
 	}
 	f.OnKill(abort)
@@ -109,15 +110,4 @@ func closeWrite(c net.Conn) error {
 		return c.CloseWrite()
 	}
 	return nil
-}
-
-func resetConn(c net.Conn) {
-	switch c := c.(type) {
-	case Endpoint:
-		c.Reset()
-		return
-	case interface{ SetLinger(seconds int) error }:
-		_ = c.SetLinger(0) // RST instead of FIN (socket(7))
-	}
-	c.Close()
 }

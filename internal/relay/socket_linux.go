@@ -4,11 +4,11 @@ import (
 	"io"
 	"math"
 	"net"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/epoll"
+	"netstackd/internal/sys"
 )
 
 // socketEnd is an end in the host's kernel.
@@ -226,8 +226,7 @@ func (e *socketEnd) close() {
 }
 
 func (e *socketEnd) reset() {
-	// Lingering for no time is what sends RST (socket(7)).
-	_ = unix.SetsockoptLinger(e.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = sys.ResetOnClose(e.fd)
 	e.close()
 }
 
@@ -243,21 +242,13 @@ type scratch struct {
 // writev writes the slices, and forgets them.
 func (s *scratch) writev(fd int, bufs [][]byte) (int, error) {
 	for i, b := range bufs {
-		s.iovs[i].Base = unsafe.SliceData(b)
-		s.iovs[i].SetLen(len(b))
+		sys.SetIovec(&s.iovs[i], b)
 	}
-	var n uintptr
-	var errno unix.Errno
-	for {
-		n, _, errno = unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&s.iovs[0])), uintptr(len(bufs)))
-		if errno != unix.EINTR {
-			break
-		}
-	}
+	n, errno := sys.Writev(fd, s.iovs[:len(bufs)])
 	clear(s.iovs[:len(bufs)])
 	clear(bufs)
 	if errno != 0 {
 		return 0, errno
 	}
-	return int(n), nil
+	return n, nil
 }

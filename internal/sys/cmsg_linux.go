@@ -1,4 +1,4 @@
-package forward
+package sys
 
 import (
 	"encoding/binary"
@@ -12,8 +12,10 @@ import (
 
 const (
 	cmsgHdrLen = unix.SizeofCmsghdr
-	wordLen    = cmsgHdrLen - 8                                  // of the length field
-	cmsgIntLen = (cmsgHdrLen + 4 + wordLen - 1) &^ (wordLen - 1) // with an int in it, padded
+	wordLen    = cmsgHdrLen - 8 // of the length field
+
+	// CmsgIntLen is the length of a message with an int in it, padded.
+	CmsgIntLen = (cmsgHdrLen + 4 + wordLen - 1) &^ (wordLen - 1)
 )
 
 func putCmsgHeader(b []byte, level, typ, n int) {
@@ -26,22 +28,22 @@ func putCmsgHeader(b []byte, level, typ, n int) {
 	binary.NativeEndian.PutUint32(b[wordLen+4:], uint32(typ))
 }
 
-// putCmsgInt writes a message with an int, and returns its length with padding.
-func putCmsgInt(b []byte, level, typ, v int) int {
+// PutCmsgInt writes a message with an int, and returns its length with padding.
+func PutCmsgInt(b []byte, level, typ, v int) int {
 	putCmsgHeader(b, level, typ, 4)
 	binary.NativeEndian.PutUint32(b[cmsgHdrLen:], uint32(v))
-	return cmsgIntLen
+	return CmsgIntLen
 }
 
-// putCmsg16 writes a message with a uint16.
-func putCmsg16(b []byte, level, typ int, v uint16) int {
+// PutCmsg16 writes a message with a uint16, and returns its length with padding.
+func PutCmsg16(b []byte, level, typ int, v uint16) int {
 	putCmsgHeader(b, level, typ, 2)
 	binary.NativeEndian.PutUint16(b[cmsgHdrLen:], v)
-	return cmsgIntLen
+	return CmsgIntLen
 }
 
-// nextCmsg splits the first message off b. A nil rest means that there was none.
-func nextCmsg(b []byte) (level, typ int, data, rest []byte) {
+// NextCmsg splits the first message off b. A nil rest means that there was none.
+func NextCmsg(b []byte) (level, typ int, data, rest []byte) {
 	if len(b) < cmsgHdrLen {
 		return 0, 0, nil, nil
 	}
@@ -57,9 +59,9 @@ func nextCmsg(b []byte) (level, typ int, data, rest []byte) {
 	return level, typ, b[cmsgHdrLen:n], b[min(len(b), (n+wordLen-1)&^(wordLen-1)):]
 }
 
-// cmsgValue reads data that is a byte or an int, as the kernel sends either
+// CmsgValue reads data that is an int or a single byte: the kernel sends either
 // for a traffic class.
-func cmsgValue(data []byte) int {
+func CmsgValue(data []byte) int {
 	switch {
 	case len(data) >= 4:
 		return int(binary.NativeEndian.Uint32(data))
