@@ -96,14 +96,14 @@ func hang(c net.Conn) {
 	c.Close()
 }
 
-// answerLater answers a request for 192.0.2.7 with success after a second, and
+// answerLater answers a request for 192.0.2.7 with success after half a second, and
 // none for another address.
 func answerLater(c net.Conn) {
 	b := make([]byte, 512)
 	n, _ := c.Read(b)
 	c.Write([]byte{5, 0})
 	if bytes.Contains(b[:n], []byte{192, 0, 2, 7}) {
-		time.Sleep(time.Second)
+		time.Sleep(time.Second / 2)
 		c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
 	}
 	hang(c)
@@ -172,20 +172,24 @@ func TestUpstreamWithoutAnswersIsSaid(t *testing.T) {
 					}
 					wg.Wait()
 				}
-				said := make(chan int, 1)
-				time.AfterFunc(5*time.Second, func() { said <- strings.Count(out.String(), "\n") })
-				for range tt.rounds {
-					dial()
+				go func() {
+					for range tt.rounds {
+						dial()
+					}
+				}()
+				after := func(d time.Duration) int {
+					time.Sleep(d)
+					synctest.Wait()
+					return strings.Count(out.String(), "\n")
 				}
 				want := 0
 				if tt.want != "" {
 					want = 1
 				}
-				if n := <-said; n != want {
+				if n := after(5 * time.Second); n != want {
 					t.Errorf("%d lines after five seconds, want %d:\n%s", n, want, &out)
 				}
-				time.Sleep(30 * time.Second)
-				if n := strings.Count(out.String(), "\n"); n != want {
+				if n := after(45 * time.Second); n != want {
 					t.Errorf("%d lines, want %d:\n%s", n, want, &out)
 				}
 				if want == 0 {
