@@ -1,13 +1,11 @@
 package socks_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -38,81 +36,6 @@ func credentials(t testing.TB, entries ...string) *auth.Credentials {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func TestVia(t *testing.T) {
-	for _, tc := range []struct{ url, want string }{
-		{"socks5://h:1", "socks5://h:1"},
-		{"socks5://h", "socks5://h:1080"},
-		{"socks5h://u:p%40@[::1]:9/", "socks5://[::1]:9"},
-		{"http://u:p@h", "http://h:80"},
-		{"socks4a://u@h", "socks4a://h:1080"},
-		{"SOCKS5://h:1", "socks5://h:1"},
-		{"direct", "direct"},
-		{"socks5://u:secret@h:0", ""},
-		{"socks5://u:secret@h:70000", ""},
-		{"socks5://u:secret@", ""},
-		{"socks5://u:secret@h:1/path", ""},
-		{"socks4://u:secret@h:1", ""},
-		{"socks4a://u:secret@h:1", ""},
-		{"socks5://h:1#x", ""},
-		{"socks5://u:secret@h:1#x", ""},
-		{"socks5://u:sec/ret@h:1", ""},
-		{"socks5://u:sec#ret@h:1", ""},
-		{"socks5://u:sec?ret@h:1", ""},
-		{"socks5://secret:12/34@h:1", ""},
-		{"socks5://secret:12?34@h:1", ""},
-		{"socks5://secret:12#34@h:1", ""},
-		{"socks5://secret:12/34@h:1?x", ""},
-		{"secret:x@h:1", ""},
-		{"secret://x@h:1", ""},
-		{"//u:secret@h:1", ""},
-		{"socks5://u:sec%ret@h:1", ""},
-		{"u:secret@h:1", ""},
-		{"http://u%3Ax:secret@h:1", ""},
-		{"socks5://" + strings.Repeat("secret", 50) + "@h:1", ""},
-		{"socks5://:secret@a b:1", ""},
-	} {
-		d, err := socks.Via(local, tc.url)
-		switch {
-		case tc.want == "":
-			if err == nil {
-				t.Errorf("%s: taken", tc.url)
-			} else if strings.Contains(err.Error(), "sec") || !strings.HasPrefix(err.Error(), "socks: upstream ") {
-				t.Errorf("%s: %v", tc.url, err)
-			}
-		case err != nil:
-			t.Errorf("%s: %v", tc.url, err)
-		case tc.want == "direct":
-			if d != nil {
-				t.Errorf("direct is a %T", d)
-			}
-		case fmt.Sprint(d) != tc.want:
-			t.Errorf("%s: %v, want %s", tc.url, d, tc.want)
-		}
-	}
-}
-
-// Each mistake is told by its own cause.
-func TestParseUpstreamCause(t *testing.T) {
-	for _, tc := range []struct{ url, want string }{
-		{"socks5://x:99999", "99999 is not a port"},
-		{"socks5://u:p@x:0", "0 is not a port"},
-		{"socks5://x:1#y", `what follows "socks5://x:1"`},
-		{"socks5://u:p@x:1/y", `what follows "socks5://x:1"`},
-		{"socks5://x:1?y", `what follows "socks5://x:1"`},
-		{"gopher://x:70", `"gopher://" is not protocol; use socks5://, socks5h://, socks4a:// or http://`},
-		{"socks5://u:a#b@x:1", "%23"},
-		{"socks5://u:1/b@x:1", "%2F"},
-		{"socks4a://u:p@x:1", "SOCKS4a has no password"},
-		{"socks5://", "no host"},
-		{"socks5://:1080", "no host"},
-	} {
-		_, err := socks.ParseUpstream(tc.url)
-		if err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: %v, want %q", tc.url, err, tc.want)
-		}
-	}
 }
 
 // chains are ways from a client to a server over ours, with their upstreams.
@@ -352,133 +275,6 @@ func TestClientPipelining(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestClientUDP(t *testing.T) {
-	_, e4 := udpEcho(t, "127.0.0.1:0")
-	_, e6 := udpEcho(t, "[::1]:0")
-	for name, d := range chains(t, local, socks.Config{Resolver: local}) {
-		t.Run(name, func(t *testing.T) {
-			pc, err := d.ListenPacket(t.Context(), "udp", "")
-			if strings.Contains(name, "http") || strings.Contains(name, "socks4a") {
-				if !errors.Is(err, errors.ErrUnsupported) {
-					t.Fatalf("%v, want ErrUnsupported", err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer pc.Close()
-			if name == "password unasked" { // this server resolves names
-				exchange(t, pc, wire.Addr{Name: "echo.test", Port: e4.Port()}, e4, []byte("named"))
-			}
-			exchange(t, pc, net.UDPAddrFromAddrPort(e4), e4, []byte("four"))
-			exchange(t, pc, net.UDPAddrFromAddrPort(e6), e6, []byte("six"))
-			exchange(t, pc, net.UDPAddrFromAddrPort(e4), e4, nil)
-			if name == "none" {
-				big := bytes.Repeat([]byte("x"), 65507-10)
-				exchange(t, pc, net.UDPAddrFromAddrPort(e4), e4, big)
-				if _, err := pc.WriteTo(make([]byte, 65528), net.UDPAddrFromAddrPort(e4)); !errors.Is(err, syscall.EMSGSIZE) {
-					t.Errorf("an impossible datagram: %v, want EMSGSIZE", err)
-				}
-			}
-			pc.SetReadDeadline(time.Now())
-			if _, _, err := pc.ReadFrom(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("after the deadline: %v", err)
-			}
-
-			c, err := d.DialContext(t.Context(), "udp", e4.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			send(t, c, "connected")
-			want(t, c, "connected")
-			if c.RemoteAddr().String() != e4.String() {
-				t.Errorf("RemoteAddr %v, want %v", c.RemoteAddr(), e4)
-			}
-			c.Close()
-		})
-	}
-}
-
-func exchange(t *testing.T, pc net.PacketConn, to net.Addr, from netip.AddrPort, payload []byte) {
-	t.Helper()
-	if _, err := pc.WriteTo(payload, to); err != nil {
-		t.Fatal(err)
-	}
-	pc.SetReadDeadline(time.Now().Add(5 * time.Second))
-	b := make([]byte, 65536)
-	n, addr, err := pc.ReadFrom(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if u, ok := addr.(*net.UDPAddr); !ok || addrPort(u) != from || !bytes.Equal(b[:n], payload) {
-		t.Fatalf("%d bytes from %v, want %d from %v", n, addr, len(payload), from)
-	}
-}
-
-// TestClientUDPEnds checks that the end of the TCP connection is the end of
-// the association, and Close of our end.
-func TestClientUDPEnds(t *testing.T) {
-	p := start(t, local, socks.Config{})
-	d := via(t, local, "socks5://"+p.addr)
-	pc, err := d.ListenPacket(t.Context(), "udp", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.flows.Kill(p.flows.Flows()[0].ID)
-	_, _, err = pc.ReadFrom(make([]byte, 10))
-	var op *socks.OpError
-	if !errors.As(err, &op) || !errors.Is(err, io.EOF) {
-		t.Errorf("%v, want an OpError that wraps EOF", err)
-	}
-	pc.Close()
-	pc, err = d.ListenPacket(t.Context(), "udp", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go pc.Close()
-	if _, _, err = pc.ReadFrom(make([]byte, 10)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("%v, want ErrClosed", err)
-	}
-	pc.Close()
-	eventually(t, "the server's flows end", func() bool { return p.flows.Len() == 0 })
-}
-
-// TestClientUDPUnspecified has the server answer 0.0.0.0 as BND.ADDR.
-func TestClientUDPUnspecified(t *testing.T) {
-	relay := listenUDP(t, "127.0.0.1:0")
-	bnd := netip.AddrPortFrom(netip.IPv4Unspecified(), addrPort(relay.LocalAddr()).Port())
-	fake := serveTCP(t, "127.0.0.1:0", func(c net.Conn) {
-		c.Read(make([]byte, 100))
-		c.Write(wire.Response{Addr: wire.AddrFrom(bnd)}.Append(wire.AppendMethod(nil, 0)))
-		io.Copy(io.Discard, c)
-	})
-	for _, host := range []string{fake, "echo.test:" + port(fake)} {
-		pc, err := via(t, local, "socks5://"+host).ListenPacket(t.Context(), "udp", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pc.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(1, 2, 3, 4), Port: 5})
-		b := make([]byte, 100)
-		relay.SetReadDeadline(time.Now().Add(5 * time.Second))
-		n, from, err := relay.ReadFromUDPAddrPort(b)
-		if err != nil || string(b[:n]) != "\x00\x00\x00\x01\x01\x02\x03\x04\x00\x05x" {
-			t.Fatalf("%q %v", b[:n], err)
-		}
-		// Garbage and fragments are skipped; what follows is read.
-		relay.WriteToUDPAddrPort([]byte("junk"), from)
-		relay.WriteToUDPAddrPort([]byte("\x00\x00\x01\x01\x01\x02\x03\x04\x00\x05frag"), from)
-		relay.WriteToUDPAddrPort([]byte("\x00\x00\x00\x03\x01a\x00\x05name"), from)
-		relay.WriteToUDPAddrPort([]byte("\x00\x00\x00\x01\x01\x02\x03\x04\x00\x05good"), from)
-		pc.SetReadDeadline(time.Now().Add(5 * time.Second))
-		n, addr, err := pc.ReadFrom(b)
-		if err != nil || string(b[:n]) != "good" || addr.String() != "1.2.3.4:5" {
-			t.Fatalf("%q from %v, %v", b[:n], addr, err)
-		}
-		pc.Close()
 	}
 }
 
