@@ -81,7 +81,7 @@ func (u *sessionSet) init(l Link, loop *epoll.Loop, flows *flow.Registry, limit 
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
 	}
-	u.remoteOpens = rate.NewLimiter(remoteOpensPerSecond, remoteOpensPerSecond)
+	u.remoteOpens = rate.NewLimiter(remoteOpensPerSecond, remoteOpensBurst)
 	u.start = time.Now()
 	u.wake = make(chan struct{}, 1)
 	u.table.init()
