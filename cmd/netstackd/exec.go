@@ -27,8 +27,8 @@ func runExec(args []string) (int, error) {
 	if err != nil {
 		return sandbox.StatusFailed, err
 	}
-	// Signals are the sandbox's business: it stands for the command, which the
-	// terminal signals as well. Before the command runs they end the process,
-	// and the sandbox with it.
+	// The sandbox handles signals and passes them to the command, which the terminal
+	// signals as well. Before the command runs, a signal ends this process and the
+	// sandbox.
 	return daemon.Exec(context.Background(), cfg, rest)
 }

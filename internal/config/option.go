@@ -27,7 +27,7 @@ type Option struct {
 	Help     string  // one short line, with the default where there is one
 	Repeat   bool    // may be given more than once
 	Hidden   bool    // not in the manual: for this project's own measurements
-	Commands Command // who takes it
+	Commands Command // the commands that take it
 
 	set   func(c *Config, value string) error
 	clear func(c *Config) // forgets the values of a repeatable option

@@ -9,7 +9,8 @@ import (
 	"netstackd/socks/auth"
 )
 
-// credentials returns who may use the SOCKS listeners, nil for everybody.
+// credentials returns the users that may use the SOCKS listeners. nil means that no
+// password is asked for.
 func credentials(cfg config.Config, log *slog.Logger) (*auth.Credentials, error) {
 	if len(cfg.Auth) == 0 && cfg.AuthFile == "" {
 		return nil, nil
@@ -30,8 +31,8 @@ func credentials(cfg config.Config, log *slog.Logger) (*auth.Credentials, error)
 	return users, nil
 }
 
-// warnOfOthers warns of a file of passwords that every user of this host can
-// read or write. A group may be meant.
+// warnOfOthers warns of a password file that every user of this host can read or
+// write. Access by a group may be intended.
 func warnOfOthers(file string, log *slog.Logger) {
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm()&0o006 == 0 {
@@ -40,8 +41,8 @@ func warnOfOthers(file string, log *slog.Logger) {
 	log.Warn("--auth-file is open to every user of this host; close it: chmod 600 "+file, "mode", info.Mode().Perm())
 }
 
-// reread reads the --auth-file again and says what that changed. It is the one
-// thing that SIGHUP reads.
+// reread reads the --auth-file again on SIGHUP and logs what changed. No other file
+// is read again.
 func reread(users *auth.Credentials, file string, log *slog.Logger) {
 	if file == "" {
 		log.Info("SIGHUP: nothing to read again, since there is no --auth-file; a restart takes new flags and a new --config")

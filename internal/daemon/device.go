@@ -29,7 +29,7 @@ func openTUN(cfg config.Config) (*tun.Device, error) {
 	if cfg.TUNFd < 0 {
 		dev, err := tun.Open(tc)
 		if errors.Is(err, syscall.EPERM) && cfg.MTU == 0 {
-			// An interface that root made for us: it may keep the MTU that it has.
+			// The interface was made by root: keep its MTU.
 			tc.MTU = 0
 			dev, err = tun.Open(tc)
 		}
@@ -43,7 +43,7 @@ func openTUN(cfg config.Config) (*tun.Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tun-fd %d: %w", cfg.TUNFd, err)
 	}
-	// Its owner's MTU holds unless told otherwise.
+	// Without --mtu the interface keeps its MTU.
 	if mtu, err := dev.MTU(); cfg.MTU > 0 && (err != nil || mtu != cfg.MTU) {
 		if err := dev.SetMTU(cfg.MTU); err != nil {
 			dev.Close()
@@ -53,16 +53,16 @@ func openTUN(cfg config.Config) (*tun.Device, error) {
 	return dev, nil
 }
 
-// spareFDs are for listeners, queues, pipes and clients without a flow. Where
-// descriptors are few, a quarter of them is.
+// spareFDs is how many descriptors are kept for listeners, queues, pipes and clients
+// without a flow, but no more than a quarter of all.
 const spareFDs = 256
 
 // maxPerClient is how many flows one SOCKS client address may have open.
 const maxPerClient = 16384
 
-// limits raises the soft limit of descriptors to the hard one, takes
-// --max-flows from it, and --max-memory from the machine. It says so where the
-// descriptors are few.
+// limits raises the soft limit of descriptors to the hard one and derives the
+// default of --max-flows from it. The default of --max-memory comes from the
+// machine. It warns where descriptors are few.
 func limits(cfg *config.Config, log *slog.Logger) error {
 	_, n, err := hostnet.RaiseFDLimit()
 	if err != nil {

@@ -35,8 +35,7 @@ type dialer interface {
 	Listen(ctx context.Context, m *flow.Meta, network, address string) (net.Listener, error)
 }
 
-// engine is the data path between one TUN and whatever carries its flows on:
-// what run and exec have in common.
+// engine is the data path from one TUN to the outbounds. run and exec share it.
 type engine struct {
 	log    *slog.Logger
 	routes *route.Table // set before start
@@ -60,17 +59,17 @@ type engine struct {
 	cancel      []context.CancelFunc
 }
 
-// carriage is how an engine's flows are carried on.
+// carriage is the outbound side of an engine.
 type carriage struct {
 	dialer dialer
-	// host is the host's own network when flows go straight out; nil with an
-	// upstream, which has no pings and whose sockets take a round trip to open.
+	// host is the host's own network when flows are direct. It is nil with an
+	// upstream: that carries no pings, and a socket takes a round trip to open.
 	host *hostnet.Dialer
 	// loop knows the upstream's own flows; nil where it can have none.
 	loop *loop
 }
 
-// newEngine makes the parts that need no carriage yet. It owns dev.
+// newEngine makes the parts that do not need the outbound side. It owns dev.
 func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, error) {
 	loop, err := epoll.New(0)
 	if err != nil {
@@ -107,8 +106,8 @@ func newEngine(cfg config.Config, dev link.Device, log *slog.Logger) (*engine, e
 	return e, nil
 }
 
-// evictSession ends the datagram session that has been quiet for longest: they
-// outlive their use by minutes, which no connection should be refused for.
+// evictSession ends the datagram session that has been idle for longest. A session
+// outlives its use by minutes, and a new connection is worth more.
 func (e *engine) evictSession() bool {
 	return e.udp != nil && e.udp.EvictSession() || e.echo != nil && e.echo.EvictSession() ||
 		e.published != nil && e.published.EvictSession()
@@ -181,17 +180,17 @@ func (e *engine) start(cfg config.Config, c carriage) error {
 // ikePort is the port of IKE. Peers that know no NAT traversal answer to it alone.
 const ikePort = 500
 
-// keepsPort reports whether a UDP session is to have its application's own port on
-// this host. A program of this host has the port itself, so that only others can
-// have theirs: gateway clients and the command of exec. Below 1024 they can't, but
-// for IKE: a client's NTP query from port 123 would keep this host's NTP server
-// from starting.
+// keepsPort reports whether the outbound socket of a UDP session gets the
+// application's source port. That is for gateway clients and the command of exec: a
+// program of this host occupies its port itself. Ports below 1024 other than IKE's
+// are left alone: a client's NTP query from port 123 would otherwise keep this
+// host's NTP server from starting.
 func (e *engine) keepsPort(src netip.AddrPort) bool {
 	return (src.Port() >= 1024 || src.Port() == ikePort) && !e.routes.Local(src.Addr())
 }
 
-// pinger opens the host's ping sockets for forward. That it may not is said
-// once.
+// pinger opens the host's ping sockets for forward. A refusal by the kernel is
+// logged once.
 func pinger(d *hostnet.Dialer, log *slog.Logger) forward.ListenPing {
 	var once sync.Once
 	return func(ctx context.Context, _ *flow.Meta, network string) (net.PacketConn, bool, error) {
@@ -206,7 +205,7 @@ func pinger(d *hostnet.Dialer, log *slog.Logger) forward.ListenPing {
 	}
 }
 
-// serve runs one of the engine's goroutines; its failure is the engine's.
+// serve runs one of the engine's goroutines. Its error ends the engine.
 func (e *engine) serve(f func() error) {
 	e.serving.Go(func() {
 		if err := f(); err != nil {
@@ -215,7 +214,7 @@ func (e *engine) serve(f func() error) {
 	})
 }
 
-// onClose has close end what runs under a context.
+// onClose registers a context that close cancels.
 func (e *engine) onClose(cancel context.CancelFunc) { e.cancel = append(e.cancel, cancel) }
 
 // fail reports a failure that ends the engine. Only the first counts.
@@ -238,9 +237,8 @@ func (e *engine) wait(ctx context.Context) error {
 	}
 }
 
-// drain lets flows finish for a while, then resets those that are left.
-// Datagrams have no end: their sessions are over when they have been quiet for
-// a moment.
+// drain lets flows finish for at most d, then resets those that are left. A
+// datagram session counts as finished once it has been idle for a moment.
 func (e *engine) drain(d time.Duration) {
 	if e.udp != nil {
 		e.udp.Drain()
@@ -256,8 +254,8 @@ func (e *engine) drain(d time.Duration) {
 	}
 }
 
-// settle waits, for a while, until what an ended command has sent is in the
-// hands of the host's kernel. Nobody waits for its answers, nor for datagrams.
+// settle waits, at most d, until the host's kernel has what the ended command sent.
+// It waits neither for answers nor for datagrams.
 func (e *engine) settle(d time.Duration) {
 	deadline := time.After(d)
 	look := time.NewTicker(settleLook)
@@ -273,7 +271,7 @@ func (e *engine) settle(d time.Duration) {
 
 const settleLook = 5 * time.Millisecond
 
-// unsent reports whether a flow may have bytes of the command under way.
+// unsent reports whether bytes of the command may still be on their way.
 func unsent(f flow.Info) bool {
 	if f.Meta.Inbound == flow.Published { // the command is the destination
 		return f.DownOpen

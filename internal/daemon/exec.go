@@ -129,15 +129,15 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *sl
 	if err := e.serveDNS(cfg, names, packets, streams); err != nil {
 		return 0, err
 	}
-	front := &frontend{engine: e, cfg: cfg, carriage: socksCarriage, names: out}
-	if front.auth, err = credentials(cfg, log); err != nil {
+	socksIn := &listeners{engine: e, cfg: cfg, carriage: socksCarriage, names: out}
+	if socksIn.auth, err = credentials(cfg, log); err != nil {
 		return 0, err
 	}
-	defer front.close()
-	if err := front.listen(); err != nil {
+	defer socksIn.close()
+	if err := socksIn.listen(); err != nil {
 		return 0, err
 	}
-	front.start()
+	socksIn.start()
 	e.learnNAT64(ctx, cfg, c)
 	if err := sb.Run(ctx); err != nil {
 		return sandbox.Status(err), err
@@ -156,7 +156,7 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *sl
 	}
 	if err == nil {
 		e.published.Close()
-		front.close()
+		socksIn.close()
 		e.settle(cfg.Drain)
 	}
 	return status, err

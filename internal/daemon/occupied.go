@@ -11,9 +11,9 @@ import (
 	"netstackd/tun"
 )
 
-// unoccupied says at once all that another program has of what this one needs,
-// another netstackd most likely: the interface, for which err is what opening it
-// gave, the addresses and the ports. On an error it closes dev.
+// unoccupied reports in one error everything that another program, such as a second
+// netstackd, has taken: the interface, the addresses and the ports. err is the error
+// of opening the interface. On an error it closes dev.
 func unoccupied(cfg config.Config, dev *tun.Device, err error) error {
 	errs := []error{withFlag(err)}
 	link := ""

@@ -9,9 +9,8 @@ import (
 	"strings"
 )
 
-// announce says, once, that traffic can flow: to people on one line, and to
-// systemd if it asked.
-func announce(w io.Writer, log *slog.Logger, f *frontend) {
+// announce prints one line when traffic can flow, and notifies systemd.
+func announce(w io.Writer, log *slog.Logger, f *listeners) {
 	var at []string
 	for _, ln := range append(f.host[:len(f.host):len(f.host)], f.stack...) {
 		at = append(at, ln.Addr().String())

@@ -1,10 +1,9 @@
 // Package daemon composes netstackd: device, link, stack, forwarders, SOCKS
 // and the host's routes.
 //
-// Start-up goes from the inside out, so that nothing is promised before it is
-// kept: limits, TUN, host addresses, stack, listeners, and last the routes
-// that send traffic in. Shutdown goes back the same way, with the flows
-// drained once nothing new can come.
+// Start-up goes from the inside out: limits, TUN, host addresses, stack,
+// listeners, and last the routes that send traffic in. Shutdown goes the other way.
+// The flows are drained once no new ones can come.
 package daemon
 
 import (
@@ -85,12 +84,12 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 	if err := e.serveDNS(cfg, dns.New(c.dialer, e.dnsConfig(cfg, c, host)), nil, nil); err != nil {
 		return err
 	}
-	front := &frontend{engine: e, cfg: cfg, carriage: c, auth: auth, names: out}
-	if err := front.listen(); err != nil {
-		front.close()
+	socksIn := &listeners{engine: e, cfg: cfg, carriage: c, auth: auth, names: out}
+	if err := socksIn.listen(); err != nil {
+		socksIn.close()
 		return err
 	}
-	front.start()
+	socksIn.start()
 	e.serve(func() error { return host.Watch(ctx) })
 	if cfg.SOCKSEgress == config.EgressStack {
 		if lacks := netcfg.Forwarding(ctx, dev.Name(), cfg.Address); lacks != "" {
@@ -98,7 +97,7 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 		}
 	}
 	if err = host.Capture(ctx); err == nil {
-		announce(lines, log, front)
+		announce(lines, log, socksIn)
 		err = e.wait(ctx)
 	}
 	if errors.Is(err, tun.ErrGone) || errors.Is(err, netcfg.ErrLinkGone) {
@@ -106,7 +105,7 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 	}
 	// No new flow from here on; those under way finish, or are cut.
 	end := time.Now().Add(cfg.Drain) // for clients and flows together
-	front.close()
+	socksIn.close()
 	if rerr := host.Release(); err == nil {
 		err = rerr
 	}
@@ -180,8 +179,7 @@ func stackPorts(cfg config.Config) []uint16 {
 	return ports
 }
 
-// newLogger returns the logger of cfg, and the queue of lines before w that it
-// writes to.
+// newLogger returns the logger of cfg, and the queue of lines to w behind it.
 func newLogger(w io.Writer, cfg config.Config) (*slog.Logger, *logging.Writer) {
 	handler := func(w io.Writer) slog.Handler {
 		opts := &slog.HandlerOptions{Level: cfg.LogLevel}

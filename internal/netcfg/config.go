@@ -33,7 +33,7 @@ type Config struct {
 	// while the capture runs, stay out.
 	ExcludeCgroups []string
 	// DNS are the stack's addresses that serve DNS on port 53. With a default
-	// route, systemd-resolved is told of them, where it runs.
+	// route, systemd-resolved, where it runs, asks them.
 	DNS []netip.Addr
 	// Gateway captures forwarded traffic as well, and lets other hosts use the
 	// stack's services.

@@ -11,7 +11,7 @@ import (
 )
 
 // uplinks follows the nameservers that systemd-resolved has from the host's
-// other links, in the file that it keeps for whoever won't ask it.
+// other links, in the file that it keeps for programs that do not ask it.
 type uplinks struct {
 	own []netip.Addr // the stack's, which are in that file too
 

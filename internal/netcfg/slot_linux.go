@@ -106,7 +106,7 @@ func acquire(h *netlink.Handle, index int) (slot, error) {
 	return slot{}, fmt.Errorf("no free routing table and rule priorities: %w", why)
 }
 
-// conflict says who else uses the slot's numbers.
+// conflict returns an error if anything else uses the slot's numbers.
 func (s slot) conflict(h *netlink.Handle) error {
 	rules, err := listRules(h)
 	if err != nil {
@@ -132,7 +132,7 @@ func (s slot) conflict(h *netlink.Handle) error {
 	return nil
 }
 
-// chooseMark returns a mark that no rule of anybody matches.
+// chooseMark returns a mark that no rule matches.
 func chooseMark(rules []netlink.Rule, n int) (uint32, error) {
 	for i := range uint32(256) {
 		m := firstMark + uint32(n) + i*maxSlots

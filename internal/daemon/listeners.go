@@ -17,8 +17,8 @@ import (
 	"netstackd/socks/auth"
 )
 
-// frontend is the SOCKS listeners, on the host and inside the stack.
-type frontend struct {
+// listeners are the SOCKS listeners, on the host and inside the stack.
+type listeners struct {
 	engine   *engine
 	cfg      config.Config
 	carriage carriage
@@ -31,7 +31,7 @@ type frontend struct {
 }
 
 // listen opens all listeners. On error, close gives back those it opened.
-func (f *frontend) listen() error {
+func (f *listeners) listen() error {
 	for _, addr := range f.cfg.SOCKS {
 		ln, err := hostnet.ListenLocal(context.Background(), addr, f.cfg.KeepAlive)
 		if err != nil {
@@ -70,7 +70,7 @@ func listenError(addr string, err error) error {
 }
 
 // start serves the listeners.
-func (f *frontend) start() {
+func (f *listeners) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	f.cancel = cancel
 	e := f.engine
@@ -116,7 +116,7 @@ func (f *frontend) start() {
 	}
 }
 
-func (f *frontend) serve(ctx context.Context, s *socks.Server, on []net.Listener) {
+func (f *listeners) serve(ctx context.Context, s *socks.Server, on []net.Listener) {
 	for _, ln := range on {
 		f.serving.Go(func() {
 			if err := s.Serve(ctx, ln); err != nil && ctx.Err() == nil {
@@ -139,7 +139,7 @@ func (s stackEgress) DialContext(ctx context.Context, m *flow.Meta, network, add
 }
 
 // reload reads the credentials again each time it is asked to.
-func (f *frontend) reload(ctx context.Context) {
+func (f *listeners) reload(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,7 +152,7 @@ func (f *frontend) reload(ctx context.Context) {
 
 // close stops accepting and waits for the handshakes under way. Flows that are
 // joined live on.
-func (f *frontend) close() {
+func (f *listeners) close() {
 	if f.cancel != nil {
 		f.cancel()
 	}

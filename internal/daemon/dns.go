@@ -11,9 +11,9 @@ import (
 	"netstackd/internal/resolvconf"
 )
 
-// serveDNS answers what is captured on its way to port 53, on the stack's
-// addresses if everything is captured, and on whatever else is given, until the
-// engine is closed. It takes over what is given.
+// serveDNS answers captured queries to port 53, queries to the stack's addresses if
+// everything is captured, and queries on the given sockets, until the engine is
+// closed. It owns the sockets.
 func (e *engine) serveDNS(cfg config.Config, s *dns.Server, packets []net.PacketConn, streams []net.Listener) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.onClose(cancel)
@@ -42,10 +42,10 @@ func (e *engine) serveDNS(cfg config.Config, s *dns.Server, packets []net.Packet
 	return err
 }
 
-// dnsConfig is how names are resolved: over what the carriage has. Host has the
-// nameservers of the host's links, where resolv.conf leads back to the stack; nil
-// if it doesn't. An upstream cannot reach those on the host's loopback, nor
-// perhaps those that an application asks.
+// dnsConfig returns how names are resolved. host has the nameservers of the host's
+// links; they are used where resolv.conf leads back to the stack. It may be nil. An
+// upstream cannot reach nameservers on the host's loopback, and may not reach the one
+// that an application asks.
 func (e *engine) dnsConfig(cfg config.Config, c carriage, host *netcfg.Host) dns.Config {
 	file := dns.NewNameservers(resolvconf.Path)
 	servers, captured := file.Servers, dns.AskedOnly
