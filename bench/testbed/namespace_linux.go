@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"netstackd/internal/sysctl"
 )
 
 // NewNamespace makes a network namespace without a name: the kernel removes it,
@@ -65,8 +67,7 @@ func IP(batch string) error {
 func Sysctl(settings ...string) error {
 	for _, line := range settings {
 		name, value, _ := strings.Cut(line, "=")
-		path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
-		if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		if err := sysctl.Write(strings.ReplaceAll(name, ".", "/"), value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
