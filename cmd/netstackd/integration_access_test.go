@@ -172,6 +172,23 @@ func TestIntegrationAccessNameByUpstreamHere(t *testing.T) {
 	}
 }
 
+// With socks5h no name is looked up here, not even to judge it; one that needs no
+// lookup is refused nevertheless.
+func TestIntegrationAccessNameByUpstreamOnly(t *testing.T) {
+	testnet.RequireTool(t, "microsocks")
+	n := testnet.New(t)
+	private := n.A.ServeTCP(t, "127.0.0.1:0", testnet.Greet("private"))
+	files(t, n.A, map[string]string{"hosts": "127.0.0.1 inside.test\n"})
+	startMicrosocks(t, n.A, "1081", "-i", "127.0.0.1")
+	d := n.A.Start(t, program.Path(t), "--drain", "0s", "--socks", "0.0.0.0:1080", "--allow-open", "--via", "socks5h://127.0.0.1:1081")
+	defer d.Stop()
+	for host, want := range map[string]byte{"inside.test": socksOK, "localhost": socksRefused} {
+		if r, _, _ := socks5(t, n.B, "10.77.0.1:1080", socksConnect, fmt.Sprintf("%s:%d", host, private)); r != want {
+			t.Errorf("CONNECT %s: reply %d, want %d", host, r, want)
+		}
+	}
+}
+
 // The same for datagrams, to an address and to a name.
 func TestIntegrationAccessRemoteDatagrams(t *testing.T) {
 	n := testnet.New(t)

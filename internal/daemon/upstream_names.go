@@ -12,7 +12,8 @@ import (
 )
 
 // judgeNames has the names of other hosts' clients judged by their addresses,
-// where an upstream on this host looks them up.
+// where an upstream on this host looks them up. The scheme socks5h says that names
+// are to leave this host by the upstream only, as with Tor: these are not looked up.
 func judgeNames(ctx context.Context, cfg config.Config, table *route.Table, names *hostnet.Dialer) {
 	here := false
 	for _, u := range cfg.Via {
@@ -24,7 +25,7 @@ func judgeNames(ctx context.Context, cfg config.Config, table *route.Table, name
 			return
 		}
 	}
-	if here {
+	if here && cfg.Via[len(cfg.Via)-1].Scheme != "socks5h" {
 		table.SetLookup((&knownNames{find: names.LookupNetIP}).lookUp)
 	}
 }
