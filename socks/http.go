@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/admission"
+	"netstackd/queue/admission"
 	"netstackd/socks/wire"
 )
 

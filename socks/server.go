@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"netstackd/admission"
-	"netstackd/gopool"
+	"netstackd/queue/admission"
+	"netstackd/queue/gopool"
 	"netstackd/socks/wire"
 )
 

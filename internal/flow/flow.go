@@ -17,7 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/admission"
+	"netstackd/queue/admission"
 )
 
 // Inbound says how a flow reached us.

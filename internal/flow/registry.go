@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netstackd/admission"
+	"netstackd/queue/admission"
 )
 
 // ErrLimit is the error of a flow that the limits do not allow.

@@ -28,8 +28,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
-	"netstackd/gopool"
 	"netstackd/link"
+	"netstackd/queue/gopool"
 )
 
 const nicID tcpip.NICID = 1

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"netstackd/gopool"
+	"netstackd/queue/gopool"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

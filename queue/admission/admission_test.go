@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"netstackd/admission"
+	"netstackd/queue/admission"
 )
 
 var (
