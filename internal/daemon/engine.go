@@ -18,13 +18,15 @@ import (
 	"netstackd/internal/config"
 	"netstackd/internal/epoll"
 	"netstackd/internal/flow"
-	"netstackd/internal/forward"
 	"netstackd/internal/hostnet"
 	"netstackd/internal/memory"
 	"netstackd/internal/netstack"
 	"netstackd/internal/publish"
 	"netstackd/internal/relay"
 	"netstackd/internal/route"
+	"netstackd/internal/transparent/datagram"
+	"netstackd/internal/transparent/intercept"
+	"netstackd/internal/transparent/tcp"
 	"netstackd/link"
 )
 
@@ -43,10 +45,10 @@ type engine struct {
 	loop   *epoll.Loop
 	relay  *relay.Relay
 	stack  *netstack.Stack
-	tcp    *forward.TCP
-	udp    *forward.UDP
-	echo   *forward.Echo // nil with an upstream
-	dns    *forward.DNS  // what is sent to port 53, wherever
+	tcp    *tcp.Forwarder
+	udp    *datagram.UDP
+	echo   *datagram.Echo // nil with an upstream
+	dns    *intercept.DNS // what is sent to port 53, wherever
 
 	published *publish.Server // of exec: set before start
 
@@ -126,10 +128,10 @@ func (e *engine) evictDescriptor() bool {
 func (e *engine) start(cfg config.Config, c carriage) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.onClose(cancel)
-	e.dns = forward.NewDNS(e.stack.Link(), func(network string, client, server netip.AddrPort) bool {
+	e.dns = intercept.NewDNS(e.stack.Link(), func(network string, client, server netip.AddrPort) bool {
 		return !c.loop.closes(network, client, server)
 	})
-	e.tcp = forward.NewTCP(forward.TCPConfig{
+	e.tcp = tcp.New(tcp.Config{
 		Dialer:      c.dialer,
 		Relay:       e.relay,
 		Flows:       e.flows,
@@ -143,7 +145,7 @@ func (e *engine) start(cfg config.Config, c carriage) error {
 	for i, p := range stackAddrs {
 		router[i] = p.Addr()
 	}
-	e.udp = forward.NewUDP(e.stack.Link(), c.dialer, e.loop, e.flows, forward.UDPConfig{
+	e.udp = datagram.NewUDP(e.stack.Link(), c.dialer, e.loop, e.flows, datagram.UDPConfig{
 		Timeout:    cfg.UDPTimeout,
 		Inline:     c.host != nil,
 		KeepPort:   e.keepsPort,
@@ -152,9 +154,9 @@ func (e *engine) start(cfg config.Config, c carriage) error {
 		ErrorLimit: e.stack.ErrorLimit(),
 		Logger:     e.log,
 	})
-	packets := &forward.Packets{UDP: e.udp, Routes: e.routes, Refuse: e.stack.WriteUnreachable}
+	packets := &datagram.Packets{UDP: e.udp, Routes: e.routes, Refuse: e.stack.WriteUnreachable}
 	if c.host != nil {
-		e.echo = forward.NewEcho(e.stack.Link(), pinger(c.host, e.log), e.loop, e.flows, forward.EchoConfig{
+		e.echo = datagram.NewEcho(e.stack.Link(), pinger(c.host, e.log), e.loop, e.flows, datagram.EchoConfig{
 			Router:     router,
 			ErrorLimit: e.stack.ErrorLimit(),
 			Logger:     e.log,
@@ -189,9 +191,9 @@ func (e *engine) keepsPort(src netip.AddrPort) bool {
 	return (src.Port() >= 1024 || src.Port() == ikePort) && !e.routes.Local(src.Addr())
 }
 
-// pinger opens the host's ping sockets for forward. A refusal by the kernel is
-// logged once.
-func pinger(d *hostnet.Dialer, log *slog.Logger) forward.ListenPing {
+// pinger opens the host's ping sockets for the echo inbound. A refusal by the
+// kernel is logged once.
+func pinger(d *hostnet.Dialer, log *slog.Logger) datagram.ListenPing {
 	var once sync.Once
 	return func(ctx context.Context, _ *flow.Meta, network string) (net.PacketConn, bool, error) {
 		p, err := d.ListenPing(ctx, network)

@@ -19,7 +19,7 @@ type relayState struct {
 	notify func(events uint32)
 	peek   peeker
 	drop   dropper
-	recv   receiver
+	recv   socketPayload
 }
 
 // Watch makes notify the listener to the connection's readiness, in bits of

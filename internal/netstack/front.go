@@ -39,7 +39,8 @@ type frontProtocol struct {
 	s *Stack
 }
 
-func (s *Stack) front(inner stack.NetworkProtocolFactory) stack.NetworkProtocolFactory {
+// behindFront returns a factory whose endpoints stand behind fronts.
+func (s *Stack) behindFront(inner stack.NetworkProtocolFactory) stack.NetworkProtocolFactory {
 	return func(gs *stack.Stack) stack.NetworkProtocol {
 		return &frontProtocol{inner(gs), s}
 	}

@@ -121,7 +121,7 @@ func (s *Stack) Start(cfg Config) error {
 		}
 	}
 	s.gs = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{s.front(ipv4.NewProtocol), s.front(ipv6.NewProtocol)},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{s.behindFront(ipv4.NewProtocol), s.behindFront(ipv6.NewProtocol)},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
 	if err := s.tune(cfg.TCP); err != nil {
