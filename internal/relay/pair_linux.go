@@ -27,12 +27,12 @@ func (z *zeroCopy) close() { z.pipes.close() }
 // get their turn.
 const budget = 1 << 20
 
-// smallMove is what may be moved without much ado: below it, a copy costs less
-// than what it takes to avoid one.
+// smallMove is the most that is copied: below it, a copy costs less than the
+// system calls that avoid one.
 const smallMove = 16 << 10
 
-// bulkMove is when a flow counts as bulk: what it takes to save events, some
-// system calls, is little beside moving this much.
+// bulkMove is how much a run of a bulk flow moves: beside that, the system calls
+// that save events cost little.
 const bulkMove = 128 << 10
 
 // errBudget says that there is more to move than one run may.
@@ -57,7 +57,7 @@ func (s *signals) notify(events uint32) {
 	s.task.Schedule()
 }
 
-// take turns events into flags. Flags are cleared by who finds them untrue.
+// take turns events into flags. A flag is cleared when a call finds it untrue.
 func (s *signals) take(events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.readable = true
@@ -80,10 +80,10 @@ func (s *signals) take(events uint32) {
 type end interface {
 	sig() *signals
 	watch() error
-	// becomeBulk is called whenever much has gone through the end.
+	// becomeBulk is called after a run that moved more than bulkMove.
 	becomeBulk()
-	// await makes sure that the task runs when the end is ready for what it is
-	// not now.
+	// await makes the task run when the end becomes ready for what it is not ready
+	// for now.
 	await(read, write bool) error
 	// collect takes the events that came.
 	collect()
@@ -175,7 +175,7 @@ func (r *Relay) newEnd(p *pair, c net.Conn) end {
 func (p *pair) start() {
 	p.task.Init(p.r.loop, p.run)
 	in, out := p.up.src, p.up.dst
-	// Both are as good as certain to be writable, and if not, they will say so.
+	// Both are almost certainly writable. If not, the first write returns EAGAIN.
 	in.sig().writable, out.sig().writable = true, true
 	p.f.OnKill(func() {
 		p.killed.Store(true)
@@ -184,7 +184,7 @@ func (p *pair) start() {
 	p.task.Schedule()
 }
 
-// run moves what can be moved, and ends the pair when its time has come.
+// run moves what can be moved, and ends the pair if both directions have ended.
 func (p *pair) run() {
 	in, out := p.up.src, p.up.dst
 	if !p.watched {

@@ -16,8 +16,34 @@
 //	socket → socket     splice through a pipe, which is held only while full
 //	anything else       two goroutines with pooled buffers
 //
-// A FIN is passed on once everything before it was; the other direction goes
-// on for as long as it likes. A reset of either end resets the other, also
+// A pair has no field for its state: the two halves (one for each direction) and
+// the events of both ends decide. The task's states, and what each run does:
+//
+//	state     event                          action                        next
+//	start     first run                      watch both ends               moving
+//	moving    readable and writable          move bytes, up to a budget    moving
+//	moving    budget spent                   queue the task again, behind  moving
+//	                                         the other flows
+//	moving    source empty or no room at     wait for events of the end    idle
+//	          the destination                that is not ready
+//	idle      event of an end, new limits,   -                             moving
+//	          kill
+//	moving    FIN of one end, its bytes      pass the FIN on               half
+//	          moved
+//	half      bytes of the other end         as moving                     half
+//	half      FIN of the other end, and the  close both ends               ended
+//	          stack has sent everything
+//	any       error or reset of an end       reset both ends               ended
+//	any       kill                           reset both ends, except a     ended
+//	                                         socket that has got its FIN
+//
+// There is no timer here: keep-alive and the idle timeout belong to the ends and
+// to the flow registry. There is no lock either: any goroutine may report events
+// (signals.events) or a kill (pair.killed), which are atomic, and everything else
+// belongs to the task.
+//
+// A FIN is passed on after everything before it. The other direction stays open
+// for as long as its end sends. A reset of either end resets the other, also
 // after a FIN. A flow has ended when both FINs were passed on and an end in the
 // stack has nothing left to send: a kernel socket's bytes are the kernel's to
 // deliver, the stack's would be lost with it, and their memory is the flow's.

@@ -24,10 +24,10 @@ type ListenPing func(ctx context.Context, m *flow.Meta, network string) (c net.P
 type EchoConfig struct {
 	// Timeout ends a session that has been idle for so long; 0 = 30 s.
 	Timeout time.Duration
-	// Router is who tells an application that a request's TTL ran out here: the
-	// stack's addresses.
+	// Router are the stack's addresses. They send the ICMP error for a request
+	// whose TTL ends here.
 	Router []netip.Addr
-	// ErrorLimit bounds the ICMP errors that are made here; nil = one of its own.
+	// ErrorLimit bounds the ICMP errors that are made here; nil = a new one.
 	ErrorLimit *netstack.ErrorLimit
 	// Logger gets a line at Debug for each session that fails; nil = none.
 	Logger *slog.Logger
@@ -70,7 +70,7 @@ func (e *Echo) dialSocket(ctx context.Context, s *session) (carrier, error) {
 }
 
 // HandlePacket implements netstack.PacketHandler for ICMP and ICMPv6. It takes
-// all of it: nobody else has an answer that would be true.
+// all of it: any other answer would be made up.
 func (e *Echo) HandlePacket(p *netstack.Packet) bool {
 	if !ippkt.IsEchoRequest(p.Proto, p.Transport) || !ippkt.Unicast(p.Src) || !ippkt.Unicast(p.Dst) || !icmpValid(p) {
 		e.counters.droppedInvalid.Add(1)

@@ -32,8 +32,8 @@ func icmpOf(e *sys.QueuedError) (ippkt.ICMPError, bool) {
 	return m, false
 }
 
-// drainErrors tells the application of what is on the socket's error queue.
-// It reports whether it reached the end.
+// drainErrors sends the application an ICMP error for each entry of the socket's
+// error queue, up to errorBatch. It reports whether the queue is empty.
 func (k *hostSocket) drainErrors() bool {
 	u := k.s.set
 	r := u.scratch.errors.Get().(*sys.ErrorReader)
@@ -62,9 +62,9 @@ func (k *hostSocket) drainErrors() bool {
 // mtuMemory is how long a path's MTU is taken to be what the kernel said.
 const mtuMemory = time.Second
 
-// tellMTU tells the sender of a packet that it is too long for its path. How
-// long may be is on the error queue, which for IPv4 doesn't say the port.
-// Either goroutine that serves the socket may come to read it.
+// tellMTU sends the ICMP error for a packet that is too long for its path. The
+// MTU is on the error queue, which for IPv4 lacks the port. Either goroutine that
+// serves the socket may read it.
 func (k *hostSocket) tellMTU(q ippkt.Quote) {
 	k.mu.Lock()
 	k.big, k.isBig = q, true

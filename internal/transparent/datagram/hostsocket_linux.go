@@ -17,11 +17,11 @@ import (
 )
 
 // hostSocket is what the carriers over host sockets have in common. The
-// descriptor is a duplicate of that of a connection, which is closed: the Go
-// runtime's poller would else wake up for each packet, beside ours.
+// descriptor is a duplicate of that of a connection, which is closed. Otherwise
+// the Go runtime's poller would wake up for each packet too.
 //
-// Sending happens on the goroutine that delivers packets, without waiting:
-// what does not fit the socket's buffer is dropped, as a router would.
+// Sending happens on the goroutine that delivers packets, without blocking. What
+// does not fit in the socket's buffer is dropped, as a router would.
 type hostSocket struct {
 	s     *session
 	fd    int
@@ -40,7 +40,7 @@ type hostSocket struct {
 		when  time.Duration
 	}
 	big   ippkt.Quote // the last packet that was too big
-	isBig bool        // its sender has not been told: its MTU is not known
+	isBig bool        // its sender waits for an ICMP error: the MTU is not known yet
 }
 
 // adopt takes the socket over from its connection, and turns on the options
@@ -137,8 +137,8 @@ func (k *hostSocket) serve(receive func() (more bool)) {
 }
 
 // setMode makes the kernel set the don't-fragment bit and refuse what is
-// longer than the path's MTU, or neither. An application's kernel does the
-// same for its socket; we only learn which by the bit on its packets.
+// longer than the path's MTU, or neither, as the application's kernel does for
+// its socket: the bit on its packets shows which.
 func (k *hostSocket) setMode(df bool) {
 	mode := unix.IP_PMTUDISC_DONT
 	if df {
@@ -173,9 +173,9 @@ const (
 	dropBatch
 )
 
-// refused handles the error of sending d. An error of an earlier packet that
-// came back from the network is reported by whatever call is next, once: so
-// only the second try's error is surely about this one.
+// refused handles the error of sending d. The kernel reports the error of an
+// earlier packet once, at the next call. So only the error of the second try is
+// certain to be about d.
 func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 	switch errno {
 	case unix.EINTR:
@@ -203,13 +203,13 @@ func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 
 // tooBig handles a packet that the kernel knows to exceed the path's MTU.
 //
-// One that would fit a usual interface is dropped, as a router would, and the
-// application told. A longer one only has its don't-fragment bit because the
-// TUN's MTU is so large: without us, the application's kernel would have cut
-// it up unasked, or refused it at once if the application wants no fragments.
-// So it is carried on in fragments, and its kernel is told the MTU for what
-// comes next, without an error on a socket that has done nothing wrong. A
-// small TTL is the mark of a tool that measures paths; it gets the plain truth.
+// A packet that would fit a usual interface is dropped, as a router would, and
+// answered with an ICMP error. A longer one has its don't-fragment bit only
+// because the TUN's MTU is so large: on any other interface, the application's
+// kernel would have fragmented it. So it is carried on in fragments, and an ICMP
+// error that belongs to no socket teaches the application's kernel the path's
+// MTU. A small TTL is the mark of a tool that measures paths, which gets the
+// plain ICMP error.
 func (k *hostSocket) tooBig(d *datagram) outcome {
 	if !d.df || k.mode != unix.IP_PMTUDISC_DO {
 		return dropPacket // too long for any IP packet

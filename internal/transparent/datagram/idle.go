@@ -11,17 +11,18 @@ const (
 	dnsTimeout = 10 * time.Second
 )
 
-// idleTimer knows which session is idle next, and which has been the longest.
+// idleTimer finds the session that becomes idle next, and the one that has been
+// idle for longest.
 //
-// Using a session only stores the time in it. The heaps are ordered by the
-// time that was current when they last looked, which can only be too early: a
-// session that comes to the top is looked at again, and sinks if it was used.
-// So each session costs one heap operation per timeout, and a packet none.
+// A packet only stores the time in its session. The heaps are ordered by the
+// times that they saw last, which can only be too early. When a session comes to
+// the top, its time is read again, and it sinks if it was used. So a session
+// costs one heap operation per timeout, and a packet none.
 type idleTimer struct {
 	mu    sync.Mutex
 	long  idleHeap
 	short idleHeap      // sessions for DNS, and those whose application is gone
-	alarm time.Duration // when Serve looks next; 0 = not
+	alarm time.Duration // when Serve expires sessions next; 0 = never
 }
 
 func (t *idleTimer) init(long, short time.Duration) {
@@ -41,7 +42,7 @@ func (t *idleTimer) grain() time.Duration {
 	return min(time.Second, t.short.timeout/8)
 }
 
-// add enters a session. It reports whether Serve has to set its alarm anew.
+// add enters a session. It reports whether Serve has to reset its alarm.
 func (t *idleTimer) add(s *session) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,7 +58,7 @@ func (t *idleTimer) earlier(due time.Duration) bool {
 	if t.alarm != 0 && t.alarm <= due+t.grain() {
 		return false
 	}
-	t.alarm = due + t.grain() // Serve has been told: once is enough
+	t.alarm = due + t.grain() // Serve is woken once
 	return true
 }
 

@@ -33,8 +33,8 @@ func quotedUDP(p *netstack.Packet) (dst netip.AddrPort, ok bool) {
 // answers that we gave it, and reports whether p is one. They are not passed
 // on: no socket could send them.
 //
-// A closed port makes the session a short one. It does not end it: an
-// application that talks to one host only has a port that is closed to others.
+// A closed port gives the session the short timeout. It does not end it: the port
+// of an application that is connected to one host is closed to all others.
 func (u *UDP) handleError(p *netstack.Packet) bool {
 	if !ippkt.IsError(p.Proto, p.Transport) {
 		return false

@@ -12,7 +12,7 @@ import (
 )
 
 // maxEvictions bounds how many sessions one new one may cost. More than one is
-// needed when the first descriptor that comes free goes to somebody else.
+// needed if another goroutine takes the descriptor that the first one frees.
 const maxEvictions = 4
 
 // How many sessions other hosts may open in all. A session costs a socket, 0.1 to
@@ -25,8 +25,8 @@ const (
 	remoteOpensBurst     = 100
 )
 
-// openSession returns the session of src, which it makes unless somebody else
-// was quicker; nil when it can't be had.
+// openSession returns the session of src, which it makes unless another
+// goroutine was quicker; nil if there is no room for it.
 func (u *sessionSet) openSession(network string, src, dst netip.AddrPort, hash uint32, short bool) *session {
 	if u.flows.Remote(src.Addr()) && !u.remoteOpens.Allow() {
 		u.counters.refused.Add(1)
@@ -144,7 +144,7 @@ func (u *sessionSet) open(ctx context.Context, s *session) {
 	s.opened(out)
 }
 
-// opened makes the session carry on what has gathered meanwhile.
+// opened starts the carrier, and sends what was queued while it was opened.
 func (s *session) opened(out carrier) {
 	s.mu.Lock()
 	s.carrier = out
@@ -161,17 +161,17 @@ func (s *session) opened(out carrier) {
 	s.leave()
 }
 
-// refuseFor is how long a session that an upstream refused goes on refusing by
-// itself, so that not each datagram makes the upstream do so.
+// refuseFor is how long a session that an upstream refused answers datagrams by
+// itself, so that the upstream is not asked again for each of them.
 const refuseFor = time.Second
 
-// fail tells the application that its first datagrams go nowhere, and ends the
-// session, at once or in a while.
+// fail answers the application's first datagrams with ICMP errors, and ends the
+// session: at once, or after refuseFor.
 func (s *session) fail(err error) {
 	why, ok := reasonOf(err)
 	if !ok && (s.meta.Network == "udp" || errors.Is(err, syscall.EPERM)) {
-		// An upstream without UDP, or a host that lets us open no ping socket:
-		// better known than waited for.
+		// An upstream without UDP, or a host that permits no ping socket: an error
+		// ends the application's wait.
 		why, ok = ippkt.AdminProhibited, true
 	}
 	s.mu.Lock()
@@ -210,8 +210,8 @@ func reasonOf(err error) (ippkt.Unreachable, bool) {
 	return 0, false
 }
 
-// refuse answers a datagram with an ICMP error as from its destination, which
-// is an address that surely is routed to us: no filter takes it for forged.
+// refuse answers a datagram with an ICMP error from its destination. That address
+// is routed to the TUN, so that no reverse path filter drops the error.
 func (s *session) refuse(d *datagram, why ippkt.Unreachable) {
 	q := s.quote(d)
 	s.set.localError(s.hash, why.Message(d.dst.Addr()), &q)

@@ -26,8 +26,8 @@ func newPingSocket(s *session, c net.PacketConn, raw bool) (carrier, error) {
 	if !ok {
 		return nil, fmt.Errorf("ping: %T has no descriptor", c)
 	}
-	// Raw sockets get the replies to everybody. A random identifier tells those
-	// to this session: the application's own may also be another's.
+	// A raw socket gets the replies for all sockets. A random identifier marks
+	// those of this session: another session may have the application's own.
 	k := &pingSocket{raw: raw, id: uint16(rand.Uint32())}
 	ttl := option{"IP_RECVTTL", unix.IP_RECVTTL, unix.IPV6_RECVHOPLIMIT}
 	if err := k.adopt(s, sc, k.run, k.quoted, ttl); err != nil {

@@ -13,8 +13,8 @@ import (
 
 // proxied is the carrier over any net.PacketConn, such as an upstream's UDP
 // association. Such a connection can't be watched for events, so a goroutine
-// reads it for as long as the session lives. Another one writes, only while
-// there is something to.
+// reads it for as long as the session lives. Another goroutine writes, while
+// something is pending.
 type proxied struct {
 	s    *session
 	conn net.PacketConn
@@ -24,8 +24,8 @@ type proxied struct {
 	closing sync.Once
 }
 
-// addrPortConn is what connections have that need no net.Addr on the heap for
-// each datagram.
+// addrPortConn are the methods of a connection that needs no net.Addr on the heap
+// for each datagram.
 type addrPortConn interface {
 	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 	WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error)
@@ -126,8 +126,8 @@ func (p *proxied) read() {
 // maxLate is how many errors in a row may be about earlier datagrams.
 const maxLate = 64
 
-// isLate reports whether an error says that an earlier datagram did not
-// arrive, which a socket reports once, and then goes on.
+// isLate reports whether an error says that an earlier datagram did not arrive. A
+// socket reports that once and stays usable.
 func isLate(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) ||
 		errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EMSGSIZE)

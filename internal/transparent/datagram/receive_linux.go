@@ -11,12 +11,12 @@ import (
 	"netstackd/internal/transparent/outlet"
 )
 
-// recvBatch is how many messages one run of a session's task takes, which
-// with UDP_GRO may be trains: after that it is the others' turn.
+// recvBatch is how many messages one run of a session's task takes, before other
+// tasks get their turn. With UDP_GRO a message may be a train.
 const recvBatch = 16
 
-// receiveBatch is the scratch space of one run. Only what the kernel writes to
-// takes up memory.
+// receiveBatch is the scratch space of one run. Pages that the kernel never
+// writes to take up no memory.
 type receiveBatch struct {
 	msgs [recvBatch]sys.Mmsghdr
 	name [recvBatch]sys.Sockaddr
@@ -35,7 +35,7 @@ type arrival struct {
 
 func newReceiveBatch() *receiveBatch {
 	r := &receiveBatch{}
-	// Not a power of two apart, or they would all share a few cache lines.
+	// A power of two apart, they would all share a few sets of the cache.
 	const stride = ippkt.MaxPacket + 1 + 256
 	all := make([]byte, recvBatch*stride)
 	for i := range r.bufs {

@@ -6,8 +6,7 @@ import (
 	"netstackd/internal/sys"
 )
 
-// scratch holds the buffers of system calls, which are needed by whoever is
-// making one only.
+// scratch holds the buffers of system calls, which are needed only during one.
 type scratch struct {
 	senders  sync.Pool // *sender
 	receives sync.Pool // *receiveBatch

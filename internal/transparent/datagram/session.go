@@ -34,7 +34,8 @@ func (d *datagram) payload(bufs [][]byte) [][]byte {
 	return p.AppendPayload(bufs)
 }
 
-// batch is what waits to be sent. A session only has one while something does.
+// batch are the datagrams that wait to be sent. A session has one only while
+// there are some.
 type batch struct {
 	n    int
 	list [batchLen]datagram
@@ -44,11 +45,11 @@ type batch struct {
 type carrier interface {
 	// start begins to receive. It is called once.
 	start()
-	// waits says that send may wait for something, so that it needs a goroutine.
+	// blocks reports whether send may block, so that it needs a goroutine.
 	blocks() bool
 	// send sends a batch. Calls do not overlap.
 	send(b *batch)
-	// interrupt makes a send that waits return. It is called at most once.
+	// interrupt makes a blocked send return. It is called at most once.
 	interrupt()
 	// destroy frees the carrier. It is called last and once, when no send runs.
 	destroy()
@@ -76,8 +77,8 @@ type session struct {
 	why     ippkt.Unreachable // when refusing
 	carrier carrier           // set when open
 	flow    *flow.Flow
-	users   int    // who is using out, so that it can't be destroyed
-	sending bool   // somebody sends what is pending
+	users   int    // goroutines that use carrier; the last one destroys it
+	sending bool   // a goroutine sends what is pending
 	listed  bool   // in set.ready
 	pending *batch // nil when nothing is
 }
@@ -87,7 +88,7 @@ type sessionState uint8
 const (
 	opening sessionState = iota
 	open
-	refusing // it could not be opened, and tells so once, or for a while
+	refusing // it could not be opened, and answers with ICMP errors
 	closed
 )
 
@@ -113,7 +114,7 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 		q := quoteOf(p)
 		s.set.localError(s.hash, why.Message(p.Dst), &q)
 		if s.set.inline {
-			s.close() // the next may fare better, and asking costs little
+			s.close() // the next packet tries again, which costs little
 		}
 		return
 	}
@@ -142,9 +143,8 @@ func (s *session) put(p *netstack.Packet, dst netip.AddrPort) {
 	}
 }
 
-// reassembled reports whether an IPv6 packet came in fragments, so that its
-// sender does not mind them: extension headers of other kinds are next to
-// never seen with UDP.
+// reassembled reports whether an IPv6 packet came in fragments, so that it may be
+// fragmented again. Other extension headers are not used with UDP in practice.
 func reassembled(p *netstack.Packet) bool {
 	return !p.Src.Is4() && len(p.Network) > ippkt.IPv6Len
 }
@@ -172,8 +172,8 @@ func (s *session) proto() uint8 {
 	return ippkt.ProtoICMPv6
 }
 
-// flush sends what is pending, unless somebody does already: they will see it.
-// Taken says that the caller has taken s from set.ready.
+// flush sends what is pending, unless a goroutine does so already, which sends
+// this too. Taken says that the caller has taken s from set.ready.
 func (s *session) flush(taken bool) {
 	s.mu.Lock()
 	if taken {
@@ -189,14 +189,14 @@ func (s *session) flush(taken bool) {
 	if !s.carrier.blocks() {
 		s.send()
 	} else if !s.set.spawn(s.send) {
-		s.mu.Lock() // at the end of all, which closes the session as well
+		s.mu.Lock() // Serve has ended, and closes the session
 		s.sending = false
 		s.leaveUnlock()
 	}
 }
 
-// send sends until nothing is pending. The caller has set s.sending and has
-// entered itself in s.users.
+// send sends until nothing is pending. The caller has set s.sending and counts in
+// s.users.
 func (s *session) send() {
 	for {
 		s.mu.Lock()
@@ -230,7 +230,7 @@ func (s *session) wentUp(n, size int) {
 	s.flow.AddUp(int64(size))
 }
 
-// cameDown counts n datagrams that came from there, as wentUp does.
+// cameDown counts n datagrams that came from destinations, as wentUp does.
 func (s *session) cameDown(n, size int) {
 	c := &s.set.counters
 	c.down.Add(uint64(n))
@@ -238,8 +238,8 @@ func (s *session) cameDown(n, size int) {
 	s.flow.AddDown(int64(size))
 }
 
-// enter reserves s.carrier for the caller, who must leave then; or reports that
-// the session is not open.
+// enter counts the caller as a user of s.carrier, until it calls leave. It reports
+// false if the session is not open.
 func (s *session) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,7 +261,7 @@ func (s *session) leave() {
 	s.leaveUnlock()
 }
 
-// leaveUnlock ends a use of s.carrier. It unlocks s.mu.
+// leaveUnlock ends a use of s.carrier. s.mu is held by the caller and is unlocked.
 func (s *session) leaveUnlock() {
 	s.users--
 	last := s.state == closed && s.users == 0
@@ -271,8 +271,8 @@ func (s *session) leaveUnlock() {
 	}
 }
 
-// close ends the session. It does not wait: whoever uses its socket last
-// frees it. It is idempotent.
+// close ends the session. It does not wait: the last user of its carrier destroys
+// it. It is idempotent.
 func (s *session) close() {
 	s.mu.Lock()
 	if s.state == closed {
@@ -299,7 +299,7 @@ func (s *session) close() {
 	}
 }
 
-// destroy frees what the session holds. Nobody uses it any more.
+// destroy frees what the session holds. There is no user left.
 func (s *session) destroy() {
 	if s.carrier != nil {
 		s.carrier.destroy()

@@ -17,10 +17,9 @@ import (
 	"netstackd/internal/transparent/outlet"
 )
 
-// sessionSet is what UDP and Echo have in common: sessions, each with an
-// application's address and a socket of its own, that are opened by the first
-// packet, send in batches, and end when they are idle, least recently used
-// when there are too many, or when they are killed.
+// sessionSet is what UDP and Echo have in common: their sessions, and what these
+// share. A packet of a new source opens a session. A session ends when it is
+// idle, evicted (the least recently used first) or killed.
 type sessionSet struct {
 	outlet *outlet.Outlet
 	loop   *epoll.Loop
@@ -44,7 +43,7 @@ type sessionSet struct {
 	mu     sync.Mutex
 	closed bool           // no session may open any more, no goroutine start
 	opens  []*session     // waiting for Serve to open them
-	wake   chan struct{}  // makes Serve look at opens and idle
+	wake   chan struct{}  // wakes Serve, for opens and idle
 	wg     sync.WaitGroup // goroutines of sessions
 }
 
@@ -69,8 +68,8 @@ type Stats struct {
 	DroppedQueue         uint64 // up: the session's queue was full
 	DroppedSend          uint64 // up: the socket's buffer was full, or it refused
 	DroppedWrite         uint64 // packets that the TUN refused
-	DroppedInvalid       uint64 // up: what nobody could carry on
-	Errors               uint64 // ICMP errors told to applications
+	DroppedInvalid       uint64 // up: malformed, or not for a unicast address
+	Errors               uint64 // ICMP errors sent to applications
 	SendCalls, RecvCalls uint64 // system calls that sent, and that received
 }
 
@@ -109,8 +108,8 @@ func (u *sessionSet) Flush() {
 	}
 }
 
-// localError tells an application of an error that was found here. Those that
-// the network reports come as fast as it sends them; these need a limit.
+// localError sends an application an ICMP error that is made here. Those need a
+// limit: the errors that the network reports are limited by their senders.
 func (u *sessionSet) localError(hash uint32, e ippkt.ICMPError, q *ippkt.Quote) {
 	if u.limit.Allow(netip.AddrPortFrom(q.Src, q.Port())) {
 		u.counters.errors.Add(1)
@@ -143,7 +142,7 @@ func (u *sessionSet) Serve(ctx context.Context) error {
 const drainTimeout = time.Second
 
 // Drain makes sessions end that are idle for a second from now on, so that a
-// shutdown need not wait for those that nobody uses any more. Serve goes on.
+// shutdown does not wait for those that are no longer used. Serve goes on.
 func (u *sessionSet) Drain() {
 	u.idle.hasten(drainTimeout)
 	u.notify()
@@ -176,7 +175,7 @@ func (u *sessionSet) spawn(f func()) bool {
 	return true
 }
 
-// notify makes Serve look around.
+// notify wakes Serve.
 func (u *sessionSet) notify() {
 	select {
 	case u.wake <- struct{}{}:

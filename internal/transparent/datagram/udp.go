@@ -44,12 +44,12 @@ type UDPConfig struct {
 	// KeepPort reports whether a session's outbound socket is to have the
 	// application's own port where that is free (RFC 4787 §4.2.1); nil = none is.
 	KeepPort func(src netip.AddrPort) bool
-	// Router is who tells an application that a datagram's TTL ran out here: the
-	// stack's addresses. A family that has none is not told.
+	// Router are the stack's addresses. They send the ICMP error for a datagram
+	// whose TTL ends here. A family without an address sends none.
 	Router []netip.Addr
 	// DNS takes the queries to port 53 of any address; nil = they are carried on.
 	DNS Interceptor
-	// ErrorLimit bounds the ICMP errors that are made here; nil = one of its own.
+	// ErrorLimit bounds the ICMP errors that are made here; nil = a new one.
 	ErrorLimit *netstack.ErrorLimit
 	// Logger gets a line at Debug for each session that fails; nil = none.
 	Logger *slog.Logger
