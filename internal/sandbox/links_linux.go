@@ -52,7 +52,14 @@ func configureLinks(s setup, ipv6 bool) error {
 		if routed[p.Addr().Is6()] {
 			continue
 		}
-		if err := n.addRoutes(s, p.Addr().Is6()); err != nil {
+		gateway := netip.IPv4Unspecified()
+		if p.Addr().Is6() {
+			gateway = p.Addr().Next() // the stack's
+		}
+		if err := n.addNeighbor(s.TUN, gateway); err != nil {
+			return err
+		}
+		if err := n.addRoutes(s, gateway); err != nil {
 			return err
 		}
 		routed[p.Addr().Is6()] = true
@@ -211,6 +218,26 @@ func (n *netlink) addAddress(name string, p netip.Prefix) error {
 	body = attr(body, unix.IFA_ADDRESS, a)
 	if err := n.do(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body); err != nil {
 		return fmt.Errorf("add address %v to %s: %w", p, name, err)
+	}
+	return nil
+}
+
+// addNeighbor gives an interface a permanent neighbor. All namespaces share the
+// kernel's neighbor table. When it is full, as in a flood from false addresses on
+// the host's LAN, the kernel adds no neighbor, and a packet that has none is lost.
+// It does not remove permanent ones. A point-to-point interface has one IPv4
+// neighbor, 0.0.0.0, for all destinations; of IPv6 each next hop is one.
+func (n *netlink) addNeighbor(name string, a netip.Addr) error {
+	index, err := indexOf(name)
+	if err != nil {
+		return err
+	}
+	body := binary.NativeEndian.AppendUint32([]byte{family(a.Is6()), 0, 0, 0}, index) // struct ndmsg
+	body = binary.NativeEndian.AppendUint16(body, unix.NUD_PERMANENT)
+	body = append(body, 0, 0) // flags, type
+	body = attr(body, unix.NDA_DST, a.AsSlice())
+	if err := n.do(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body); err != nil {
+		return fmt.Errorf("add neighbor %v to %s: %w", a, name, err)
 	}
 	return nil
 }

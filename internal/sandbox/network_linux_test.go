@@ -10,22 +10,25 @@ import (
 	"testing"
 )
 
-// The namespace has loopback and the TUN, both families, and nothing else.
+// The namespace has loopback and the TUN, both families, and nothing else. The
+// TUN's neighbors are permanent: a full neighbor table of the host is none of exec's.
 func TestIntegrationNetwork(t *testing.T) {
 	const script = `ls /proc/sys/net/ipv4/neigh | grep -v default | tr '\n' ' '; echo
 		ip -o addr show up scope global | awk '{print $2, $4}'
 		ip route show default; ip -6 route show default
+		ip neigh show nud permanent dev tun0 | cut -d ' ' -f 1
 		ip -o -6 addr show tun0 scope link | wc -l
 		ip -o link show tun0 | grep -o 'mtu [0-9]*'
 		cat /proc/sys/net/ipv4/ip_unprivileged_port_start`
 	const address = "tun0 198.18.0.1/30\n"
 	const route4 = "default dev tun0 scope link \n"
+	const neighbor4 = "0.0.0.0\n"
 	for _, who := range who {
 		t.Run(name(who.name), func(t *testing.T) {
 			t.Parallel()
 			want(t, who.exec(t, "sh", "-c", script), "lo tun0 \n"+address+"tun0 fd19:8::1/126\n"+route4+
-				"default dev tun0 metric 1024 pref medium\n0\nmtu 1500\n0\n")
-			want(t, who.exec(t, "-no-ipv6", "sh", "-c", script), "lo tun0 \n"+address+route4+"0\nmtu 1500\n0\n")
+				"default via fd19:8::2 dev tun0 metric 1024 onlink pref medium\n"+neighbor4+"fd19:8::2\n0\nmtu 1500\n0\n")
+			want(t, who.exec(t, "-no-ipv6", "sh", "-c", script), "lo tun0 \n"+address+route4+neighbor4+"0\nmtu 1500\n0\n")
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,28 +22,28 @@ const (
 	minMTU6 = 1280 // RFC 8200 §5
 )
 
-// addRoutes sends all of one family to the TUN.
-func (n *netlink) addRoutes(s setup, ipv6 bool) error {
-	mtu := s.PathMTU
+// addRoutes sends all of the gateway's family to the TUN.
+func (n *netlink) addRoutes(s setup, gateway netip.Addr) error {
+	mtu, ipv6 := s.PathMTU, gateway.Is6()
 	if ipv6 {
 		mtu = max(mtu, minMTU6)
 	}
 	if mtu >= s.MTU {
-		return n.addDefault(s.TUN, ipv6, unix.RT_TABLE_MAIN, 0)
+		return n.addDefault(s.TUN, gateway, unix.RT_TABLE_MAIN, 0)
 	}
 	err := errors.Join(
 		n.addTCPRule(ipv6, ruleMain, unix.RT_TABLE_MAIN, true),
 		n.addTCPRule(ipv6, ruleTCP, tcpTable, false))
 	switch {
 	case err == nil:
-		err = n.addDefault(s.TUN, ipv6, tcpTable, 0)
+		err = n.addDefault(s.TUN, gateway, tcpTable, 0)
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
 		err, mtu = nil, 0 // a kernel without rules: a sender learns the MTU when it is too late
 	}
 	if err != nil {
 		return err
 	}
-	return n.addDefault(s.TUN, ipv6, unix.RT_TABLE_MAIN, mtu)
+	return n.addDefault(s.TUN, gateway, unix.RT_TABLE_MAIN, mtu)
 }
 
 // addTCPRule makes TCP look into a table, or only for its specific routes.
@@ -65,18 +66,20 @@ func (n *netlink) addTCPRule(ipv6 bool, priority, table uint32, specific bool) e
 }
 
 // addDefault adds a default route to an interface, whose MTU counts if mtu is 0.
-func (n *netlink) addDefault(name string, ipv6 bool, table byte, mtu int) error {
+func (n *netlink) addDefault(name string, gateway netip.Addr, table byte, mtu int) error {
 	index, err := indexOf(name)
 	if err != nil {
 		return err
 	}
 	body := []byte{
-		family(ipv6), 0, 0, 0, // destination 0/0, from anywhere, any TOS
+		family(gateway.Is6()), 0, 0, 0, // destination 0/0, from anywhere, any TOS
 		table, unix.RTPROT_BOOT, unix.RT_SCOPE_LINK, unix.RTN_UNICAST,
 		0, 0, 0, 0, // flags
 	}
-	if ipv6 {
+	if gateway.Is6() { // IPv4's destinations have one neighbor, without a gateway
 		body[6] = unix.RT_SCOPE_UNIVERSE
+		binary.NativeEndian.PutUint32(body[8:], unix.RTNH_F_ONLINK)
+		body = attr(body, unix.RTA_GATEWAY, gateway.AsSlice())
 	}
 	body = attr(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
 	if mtu > 0 {
