@@ -112,7 +112,7 @@ func (t tablePlan) destinations(r *netlink.Rule) []netip.Addr {
 		add(lastOf(p))
 	}
 	for _, p := range t.device {
-		if a, ok := t.inside(p); ok {
+		for _, a := range t.inside(p) {
 			add(a)
 		}
 	}

@@ -77,7 +77,7 @@ func (o *exits) mtu(p netip.Prefix) int {
 	f := familyOf(p)
 	addr := p.Addr()
 	if p.Bits() == 0 {
-		addr = far(f)
+		addr = far(f)[0]
 	}
 	routes, err := o.nl.RouteGetWithOptions(addr.AsSlice(),
 		&netlink.RouteGetOptions{Mark: o.mark, OifIndex: o.iface, FIBMatch: true})

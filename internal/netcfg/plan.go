@@ -92,26 +92,20 @@ func LeavesAny(routes, excludes []netip.Prefix, v4 bool) bool {
 	return len(planTable(f, routes, excludes, nil).ranges()) > 0
 }
 
-// inside returns an address whose longest prefix in the table is p, if there is
-// one. It tries the ends of p, and what is next to the prefixes within p.
-func (t tablePlan) inside(p netip.Prefix) (netip.Addr, bool) {
-	candidates := []netip.Addr{far(familyOf(p)), p.Addr().Next(), p.Addr(), lastOf(p)}
+// inside returns addresses whose longest prefix in the table is p, if there are
+// some. It tries the ends of p, and what is next to the prefixes within p.
+func (t tablePlan) inside(p netip.Prefix) []netip.Addr {
+	candidates := append(far(familyOf(p)), p.Addr().Next(), p.Addr(), lastOf(p))
 	all := slices.Concat(t.device, t.throw)
 	for _, q := range all {
 		if q.Bits() > p.Bits() && p.Contains(q.Addr()) {
 			candidates = append(candidates, q.Addr().Prev(), lastOf(q).Next())
 		}
 	}
-	for _, a := range candidates {
-		if !a.IsValid() || !p.Contains(a) {
-			continue
-		}
+	return slices.DeleteFunc(candidates, func(a netip.Addr) bool {
 		longer := func(q netip.Prefix) bool { return q.Bits() > p.Bits() && q.Contains(a) }
-		if !slices.ContainsFunc(all, longer) && !a.IsUnspecified() && !a.IsLoopback() {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
+		return !a.IsValid() || !p.Contains(a) || a.IsUnspecified() || a.IsLoopback() || slices.ContainsFunc(all, longer)
+	})
 }
 
 // lastOf is the last address of a prefix.
@@ -296,12 +290,12 @@ func hasDefault(f family, routes []netip.Prefix) bool {
 	return slices.ContainsFunc(routes, func(r netip.Prefix) bool { return f.of(r) && r.Bits() == 0 })
 }
 
-// far is an address that only a default route leads to (RFC 5737, RFC 3849).
-func far(f family) netip.Addr {
+// far are addresses that only a default route leads to (RFC 5737; RFC 3849, RFC 9637).
+func far(f family) []netip.Addr {
 	if f == ipv4 {
-		return netip.AddrFrom4([4]byte{198, 51, 100, 1})
+		return []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, 1}), netip.AddrFrom4([4]byte{203, 0, 113, 1})}
 	}
-	return netip.MustParseAddr("2001:db8::1")
+	return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("3fff::1")}
 }
 
 // addrRange is an inclusive range of addresses.

@@ -13,8 +13,9 @@ import (
 )
 
 // prove asks the kernel, for each captured prefix, where a new TCP flow and a new
-// UDP flow of a captured user would go. The error names the rule that stands in
-// the way.
+// UDP flow of a captured user would go. When no address of the prefix leads into
+// the TUN, the error names the rule that stands in the way. One that takes a part of
+// the prefix is a detour.
 func (c *capture) prove() error {
 	if c.releasing {
 		return nil
@@ -30,20 +31,29 @@ func (c *capture) prove() error {
 		}
 		plan := planTable(f, c.h.cfg.Routes, c.h.cfg.Excludes, connected)
 		for _, p := range plan.device {
-			dst, ok := plan.inside(p)
-			if !ok {
-				continue
-			}
 			for _, proto := range []int{protoTCP, protoUDP} {
-				q := newFlow{dst: dst, uid: uid, proto: proto}
-				way, err := c.h.lookUp(q)
-				if err != nil || way.link != c.h.index {
-					return c.obstacle(f, p, q, way, err)
+				if err := c.proveAny(f, p, plan.inside(p), newFlow{uid: uid, proto: proto}); err != nil {
+					return err
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// proveAny returns nil if a flow to one of the addresses goes into the TUN, else
+// what the first meets.
+func (c *capture) proveAny(f family, p netip.Prefix, addrs []netip.Addr, q newFlow) (failed error) {
+	for _, q.dst = range addrs {
+		way, err := c.h.lookUp(q)
+		if err == nil && way.link == c.h.index {
+			return nil
+		}
+		if failed == nil {
+			failed = c.obstacle(f, p, q, way, err)
+		}
+	}
+	return failed
 }
 
 // obstacle is the error for a prefix that is not captured.

@@ -216,6 +216,8 @@ func TestIntegrationDetour(t *testing.T) {
 		{"ip rule add pref 104 fwmark 0x51/0xff lookup main", `ip rule 104: from all fwmark 0x51/0xff lookup main`},
 		{"ip rule add pref 105 to 203.0.113.7 prohibit", `ip rule 105: from all to 203.0.113.7/32 prohibit`},
 		{"ip rule add pref 106 to 192.0.2.0/24 goto 32766", `ip rule 106: from all to 192.0.2.0/24 goto 32766`},
+		{"ip rule add pref 106 to 198.51.0.0/16 lookup main", `ip rule 106: from all to 198.51.0.0/16 lookup main`},
+		{"ip -6 rule add pref 106 to 2001::/16 blackhole", `ip -6 rule 106: from all to 2001::/16 blackhole`},
 		{"ip rule add pref 107 tos 0x10 blackhole", `ip rule 107: from all tos 0x10 blackhole`},
 		{"ip rule add pref 108 uidrange 0-0 dport 22 lookup main", ""}, // not captured
 		{"ip rule add pref 108 to 10.0.0.0/24 lookup main", ""},
