@@ -26,7 +26,8 @@ lint:
 	cd docs/examples && $(GO) vet ./... # a module of its own
 	GOOS=linux GOARCH=s390x $(GO) vet ./... # a big-endian machine
 	$(STATICCHECK) ./...
-	for os in darwin windows freebsd; do GOOS=$$os $(GO) build ./... || exit 1; done
+	for os in darwin windows freebsd; do \
+		GOOS=$$os $(GO) build ./... && GOOS=$$os $(GO) vet ./queue/... ./link/... ./tun/... ./socks/... || exit 1; done
 
 # Each benchmark, long enough to mean something; BENCHTIME=1x only runs it.
 BENCHTIME ?= 1s

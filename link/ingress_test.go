@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -187,6 +188,8 @@ func TestIngressICMPShare(t *testing.T) {
 			dev := tuntest.New(tuntest.Config{})
 			s := newSink()
 			s.gate = make(chan struct{})
+			release := sync.OnceFunc(func() { close(s.gate) })
+			defer release() // or the endpoint would not close
 			const queueLen, flood = 64, 1000
 			const most = queueLen/4 + 1 // one is on its way to the stack
 			e := open(t, dev, link.Config{QueueLen: queueLen, Batch: 1}, s)
@@ -203,7 +206,7 @@ func TestIngressICMPShare(t *testing.T) {
 				inject(t, dev, dataValid, tcp)
 			}
 			inject(t, dev, dataValid, tcp)
-			close(s.gate)
+			release()
 			pings, others := 0, 0
 			for others <= queueLen/2 {
 				if d := s.next(t); bytes.Equal(d.data, tcp) {

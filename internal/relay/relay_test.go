@@ -369,7 +369,11 @@ func TestUnreadAnswerHoldsFlow(t *testing.T) {
 				}
 				closeWrite(t, server)
 				if kind == stackIn {
+					end := time.Now().Add(10 * time.Second)
 					for flows := r.flows.Flows(); len(flows) == 1 && flows[0].Down < size; flows = r.flows.Flows() {
+						if time.Now().After(end) {
+							t.Fatalf("the stack took %d of %d bytes", flows[0].Down, size)
+						}
 						runtime.Gosched()
 					}
 				}
