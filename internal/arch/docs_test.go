@@ -130,3 +130,22 @@ func TestSecurityNamesItsTests(t *testing.T) {
 		t.Errorf("docs/security.md names %d tests: the patterns above no longer match it", named)
 	}
 }
+
+// Each hop of the walks in docs/architecture.md is a function of its file.
+func TestWalksNameTheirHops(t *testing.T) {
+	_, walks, ok := strings.Cut(read(t, "docs/architecture.md"), "\n## Four walks\n")
+	if !ok {
+		t.Fatal("docs/architecture.md has no walks")
+	}
+	walks, _, _ = strings.Cut(walks, "\n## ")
+	hops := regexp.MustCompile("(?m)^\\| `([A-Za-z0-9]+)` \\| `([a-z0-9_/]+\\.go)` \\|").FindAllStringSubmatch(walks, -1)
+	if len(hops) < 30 {
+		t.Errorf("%d hops were found", len(hops))
+	}
+	for _, hop := range hops {
+		is := regexp.MustCompile(`(?m)^func (\([^)]*\) )?` + hop[1] + `\b`)
+		if !is.MatchString(read(t, hop[2])) {
+			t.Errorf("%s has no %s", hop[2], hop[1])
+		}
+	}
+}
