@@ -215,3 +215,27 @@ func walk(t *testing.T, fn func(path string, text []byte)) {
 		t.Fatal(err)
 	}
 }
+
+// No file has more lines than a reader takes in, and each package of more than
+// 2,000 has its reason in docs/decisions.
+func TestSizes(t *testing.T) {
+	reasons := read(t, "docs/decisions/package-size.md")
+	lines := make(map[string]int)
+	walk(t, func(path string, text []byte) {
+		if filepath.Ext(path) != ".go" {
+			return
+		}
+		n := bytes.Count(text, []byte("\n"))
+		if n > 400 {
+			t.Errorf("%s has %d lines", path, n)
+		}
+		if dir, err := filepath.Rel(root, filepath.Dir(path)); err == nil && !strings.HasSuffix(path, "_test.go") {
+			lines[filepath.ToSlash(dir)] += n
+		}
+	})
+	for dir, n := range lines {
+		if n > 2000 && !strings.Contains(reasons, "`"+dir+"`") {
+			t.Errorf("%s has %d lines, and no reason in docs/decisions/package-size.md", dir, n)
+		}
+	}
+}
