@@ -71,7 +71,7 @@ func pumpOut(src *endpointEnd, dst *socketEnd, s *scratch, count func(int64)) er
 			return err
 		}
 		bufs, n = dst.fit(bufs, n)
-		w, err := s.writev(dst.fd, bufs)
+		w, err := s.writev(dst, bufs)
 		if err == unix.EAGAIN {
 			dst.writable = false
 			return nil

@@ -194,17 +194,18 @@ func setBuffer(fd, option, force, bytes int) {
 	}
 }
 
-// fit cuts slices of n bytes down to what the socket may queue, if that is
-// less: the kernel fills a segment of 64 KB that it has begun.
+// fit cuts slices of n bytes down to half of what the socket may queue, if that is
+// less: the kernel takes a whole write while the queue is below its limit.
 func (e *socketEnd) fit(bufs [][]byte, n int) ([][]byte, int) {
-	if e.most == 0 || n <= e.most {
+	most := e.most / 2
+	if most == 0 || n <= most {
 		return bufs, n
 	}
-	left := e.most
+	left := most
 	for i, b := range bufs {
 		if len(b) >= left {
 			bufs[i] = b[:left]
-			return bufs[:i+1], e.most
+			return bufs[:i+1], most
 		}
 		left -= len(b)
 	}
@@ -239,12 +240,21 @@ type scratch struct {
 	iovs [maxIovecs]unix.Iovec
 }
 
-// writev writes the slices, and forgets them.
-func (s *scratch) writev(fd int, bufs [][]byte) (int, error) {
+// segmentMax is about the most that the kernel keeps in one segment.
+const segmentMax = 64 << 10
+
+// writev writes the slices to an end, and forgets them.
+func (s *scratch) writev(e *socketEnd, bufs [][]byte) (int, error) {
 	for i, b := range bufs {
 		sys.SetIovec(&s.iovs[i], b)
 	}
-	n, errno := sys.Writev(fd, s.iovs[:len(bufs)])
+	flags := unix.MSG_NOSIGNAL
+	if e.most > 0 && e.most < 4*segmentMax {
+		// The kernel fills the last segment up without a look at the queue's limit.
+		// This ends the segment, so that the next write meets the limit.
+		flags |= unix.MSG_EOR
+	}
+	n, errno := sys.Sendv(e.fd, s.iovs[:len(bufs)], flags)
 	clear(s.iovs[:len(bufs)])
 	clear(bufs)
 	if errno != 0 {

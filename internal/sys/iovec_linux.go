@@ -12,11 +12,13 @@ func SetIovec(v *unix.Iovec, b []byte) {
 	v.SetLen(len(b))
 }
 
-// Writev is writev(2), repeated when a signal interrupts it. There is at least
-// one element.
-func Writev(fd int, iov []unix.Iovec) (int, unix.Errno) {
+// Sendv sends on a stream socket with sendmsg(2), repeated when a signal interrupts
+// it. There is at least one element.
+func Sendv(fd int, iov []unix.Iovec, flags int) (int, unix.Errno) {
+	m := unix.Msghdr{Iov: &iov[0]}
+	m.SetIovlen(len(iov))
 	for {
-		n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), uintptr(flags))
 		if errno != unix.EINTR {
 			return int(n), errno
 		}

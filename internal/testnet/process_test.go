@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,8 +37,9 @@ func TestDefaultSignals(t *testing.T) {
 	cmd := exec.Command("env", "--ignore-signal=HUP,INT,QUIT,PIPE,CHLD,TSTP,TTOU,USR1", "--block-signal=HUP,TERM,USR2,WINCH",
 		"bash", "-c", `exec -a `+signalsName+` "$@"`, "bash", exe, "kept", "args")
 	out, err := cmd.CombinedOutput()
-	const want = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n[kept args] <nil>\n"
-	if err != nil || string(out) != want {
+	// The parent may ignore 32, which no program can reset: glibc keeps it to itself.
+	want := regexp.MustCompile("^SigBlk:\t0{16}\nSigIgn:\t0{8}[08]0{7}\n\\[kept args\\] <nil>\n$")
+	if err != nil || !want.Match(out) {
 		t.Errorf("%q, %v; want %q", out, err, want)
 	}
 }
