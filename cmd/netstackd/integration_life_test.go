@@ -142,6 +142,26 @@ func TestIntegrationDrain(t *testing.T) {
 	})
 }
 
+// Nothing new is captured after SIGTERM, also while a client's association has time
+// to finish.
+func TestIntegrationDrainReleases(t *testing.T) {
+	n, d := startRouted(t, "--drain", "4s")
+	if r, _, _ := socks5(t, n.A, "127.0.0.1:1080", socksAssociate, "0.0.0.0:0"); r != socksOK {
+		t.Fatalf("reply %d", r)
+	}
+	began := time.Now()
+	d.Signal(syscall.SIGTERM)
+	testnet.Eventually(t, 2*time.Second, "nothing is captured any more", func() bool {
+		return !strings.Contains(n.A.Run(t, "ip", "route", "get", testnet.Dest(testnet.IPv4, 1).String()), tun)
+	})
+	if status := d.Wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if took := time.Since(began); took < 4*time.Second {
+		t.Errorf("ended after %v: the association had no time to finish", took)
+	}
+}
+
 // The TUN may go under the running daemon; it says so and exits with 1.
 func TestIntegrationTUNDeleted(t *testing.T) {
 	n, d := startRouted(t)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"netstackd/internal/config"
 	"netstackd/internal/dns"
@@ -155,9 +156,10 @@ func execIn(ctx context.Context, sb *sandbox.Sandbox, cfg config.Config, log *sl
 		return sandbox.StatusFailed, cause
 	}
 	if err == nil {
+		end := time.Now().Add(cfg.Drain)
 		e.published.Close()
 		socksIn.close()
-		e.settle(cfg.Drain)
+		e.settle(time.Until(end))
 	}
 	return status, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -150,14 +151,19 @@ func (f *listeners) reload(ctx context.Context) {
 	}
 }
 
-// close stops accepting and waits for the handshakes under way. Flows that are
-// joined live on.
-func (f *listeners) close() {
+// stop ends accepting and the handshakes under way.
+func (f *listeners) stop() {
 	if f.cancel != nil {
 		f.cancel()
 	}
-	for _, ln := range append(f.host, f.stack...) {
+	for _, ln := range slices.Concat(f.host, f.stack) {
 		ln.Close()
 	}
+}
+
+// close stops, and waits for clients that have a time to finish in. Flows that are
+// joined live on.
+func (f *listeners) close() {
+	f.stop()
 	f.serving.Wait()
 }

@@ -1,5 +1,5 @@
-// Package daemon composes netstackd: device, link, stack, forwarders, SOCKS
-// and the host's routes.
+// Package daemon composes netstackd: device, link, stack, transparent inbounds,
+// SOCKS servers and the host's routes.
 //
 // Start-up goes from the inside out: limits, TUN, host addresses, stack,
 // listeners, and last the routes that send traffic in. Shutdown goes the other way.
@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"netstackd/internal/config"
@@ -103,15 +104,19 @@ func Run(ctx context.Context, cfg config.Config) (err error) {
 	if errors.Is(err, tun.ErrGone) || errors.Is(err, netcfg.ErrLinkGone) {
 		err = fmt.Errorf("the interface %s was deleted while netstackd ran: start netstackd again: %w", dev.Name(), err)
 	}
-	// No new flow from here on; those under way finish, or are cut.
+	// No new flow from here on, neither of a client nor captured. Those under way
+	// finish, or are reset.
 	end := time.Now().Add(cfg.Drain) // for clients and flows together
-	socksIn.close()
+	socksIn.stop()
 	if rerr := host.Release(); err == nil {
 		err = rerr
 	}
+	var clients sync.WaitGroup
+	clients.Go(socksIn.close)
 	if err == nil {
 		e.drain(time.Until(end))
 	}
+	clients.Wait()
 	return err
 }
 
