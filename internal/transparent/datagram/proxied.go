@@ -41,7 +41,9 @@ func newProxied(s *session, c net.PacketConn) *proxied {
 }
 
 func (p *proxied) start() {
-	p.s.enter() // cannot fail: the opener is in
+	if !p.s.enter() { // it was closed in the meantime
+		return
+	}
 	if !p.s.set.spawn(p.read) {
 		p.s.leave()
 	}

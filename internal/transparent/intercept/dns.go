@@ -4,6 +4,7 @@ package intercept
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -21,8 +22,8 @@ import (
 // The addresses that both give are *Addr. Answers leave with the address that
 // was asked as their source.
 //
-// Only what looks like a query is taken. Other datagrams to port 53, a tunnel's
-// say, are carried on as to any other port.
+// Only datagrams that look like queries are taken. Other datagrams to port 53, such
+// as those of a VPN, are forwarded like datagrams to any other port.
 type DNS struct {
 	out     *outlet.Outlet
 	packets dnsPackets
@@ -41,8 +42,9 @@ const (
 	dnsHeader  = 12   // bytes before the question (RFC 1035 §4.1.1)
 )
 
-// NewDNS returns a DNS that writes answers to l. Its nameserver must read. Allow
-// says whose queries are answered; nil = those of every client. It may make system calls.
+// NewDNS returns a DNS that writes answers to l. A nameserver must read from
+// Packets and accept from Streams. Allow reports whether a client's query is
+// answered; nil = always. It may make system calls.
 func NewDNS(l outlet.Link, allow func(network string, client, server netip.AddrPort) bool) *DNS {
 	if allow == nil {
 		allow = func(string, netip.AddrPort, netip.AddrPort) bool { return true }
@@ -118,10 +120,19 @@ func looksLikeQuery(b []byte) bool {
 	return len(b) >= dnsHeader && b[2]&0xf8 == 0 && binary.BigEndian.Uint16(b[4:]) == 1
 }
 
-// Admits reports whether a connection from client to server may be taken: there
-// is room for it, and the client is allowed to ask.
-func (d *DNS) Admits(client, server netip.AddrPort) bool {
-	return len(d.streams.queue) < cap(d.streams.queue) && d.allow("tcp", client, server)
+// ErrRefused says that a client may not ask.
+var ErrRefused = errors.New("intercept: the client's queries are not answered")
+
+// Admits returns nil if a connection from client to server may be taken, ErrRefused
+// if the client may not ask, or flow.ErrLimit if as many as can wait do so.
+func (d *DNS) Admits(client, server netip.AddrPort) error {
+	if len(d.streams.queue) == cap(d.streams.queue) {
+		return flow.ErrLimit
+	}
+	if !d.allow("tcp", client, server) {
+		return ErrRefused
+	}
+	return nil
 }
 
 // TakeStream gives an established connection to the nameserver, which closes the

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -24,6 +25,19 @@ func (noLink) WriteRaw(uint32, link.Offload, [][]byte) error { return errors.Err
 func (noLink) USO() bool                                     { return false }
 func (noLink) MTU() uint32                                   { return 1500 }
 func (noLink) SupportedGSO() stack.SupportedGSO              { return stack.GSONotSupported }
+
+// A client that may not ask is refused, and counted as denied, not as one too many.
+func TestDNSStreamsRefused(t *testing.T) {
+	d := intercept.NewDNS(noLink{}, func(string, netip.AddrPort, netip.AddrPort) bool { return false })
+	r := newRig(t, tcp.Config{DNS: d}, flow.Config{})
+	if _, err := r.dial(t, "192.0.2.7:53", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dial: %v", err)
+	}
+	r.drained(t)
+	if st := r.tcp.Stats(); st.Denied != 1 || st.Limited != 0 {
+		t.Errorf("%+v", st)
+	}
+}
 
 // Connections to port 53 are given to the nameserver, and none is dialed.
 func TestDNSStreams(t *testing.T) {

@@ -12,7 +12,8 @@
 //	-          SYN                         ask the rules             deciding
 //	deciding   refused                     ICMP prohibited           end
 //	deciding   no room in the registry     RST                       end
-//	deciding   port 53, with interception  accept; DNS takes it      accepting
+//	deciding   port 53, DNS admits it      accept; DNS takes it      accepting
+//	deciding   port 53, DNS does not       RST                       end
 //	deciding   allowed                     dial                      dialing
 //	dialing    connected                   SYN-ACK                   accepting
 //	dialing    refused, other errors       RST                       end
@@ -20,7 +21,7 @@
 //	           prohibited
 //	dialing    timed out                   silence: the next SYN     end
 //	                                       is a new request
-//	dialing    out of descriptors, memory  evict a flow; RST         end
+//	dialing    out of descriptors, memory  count; RST                end
 //	dialing    evicted                     silence                   end
 //	dialing    killed                      RST                       end
 //	accepting  ACK                         give both connections     relayed
@@ -63,8 +64,9 @@ type Relay interface {
 
 // Interceptor takes the connections to port 53. *intercept.DNS is one.
 type Interceptor interface {
-	// Admits reports whether a connection may be taken.
-	Admits(client, server netip.AddrPort) bool
+	// Admits returns nil if a connection may be taken, flow.ErrLimit if there are too
+	// many, or another error if the client may not ask.
+	Admits(client, server netip.AddrPort) error
 	// TakeStream takes an established connection, and its flow.
 	TakeStream(in *netstack.Conn, f *flow.Flow) error
 }
@@ -91,7 +93,7 @@ type Stats struct {
 	Refused     uint64 // closed ports, and what looks like them
 	Unreachable uint64
 	TimedOut    uint64
-	Denied      uint64 // by Routes
+	Denied      uint64 // by Routes, or by the Interceptor
 	Limited     uint64 // by limits of flows, memory or descriptors; also evicted while dialing
 	Abandoned   uint64 // given up by the application during the handshake
 }
@@ -138,6 +140,7 @@ func (t *Forwarder) Connect(r *netstack.Request) {
 	f, err := t.cfg.Flows.OpenPending(m, func() { cancel(errKilled) })
 	if err != nil {
 		t.limited.Add(1)
+		t.log(&m, err)
 		r.Refuse()
 		return
 	}
@@ -193,10 +196,15 @@ const dnsPort = 53
 
 // intercept gives a connection to port 53 to the Interceptor.
 func (t *Forwarder) intercept(ctx context.Context, r *netstack.Request, f *flow.Flow) error {
-	if !t.cfg.DNS.Admits(f.Meta().Source, f.Meta().Dest) {
+	if err := t.cfg.DNS.Admits(f.Meta().Source, f.Meta().Dest); err != nil {
+		if errors.Is(err, flow.ErrLimit) {
+			t.limited.Add(1)
+		} else {
+			t.denied.Add(1)
+		}
 		r.Refuse()
 		f.Close()
-		return flow.ErrLimit
+		return err
 	}
 	in, err := accept(ctx, r, f)
 	if err != nil {
@@ -206,7 +214,8 @@ func (t *Forwarder) intercept(ctx context.Context, r *netstack.Request, f *flow.
 	return t.cfg.DNS.TakeStream(in, f)
 }
 
-// answer makes the destination look to the application as it looked to us.
+// answer translates the error of the dial into what the application sees: RST, an
+// ICMP error, or silence.
 func (t *Forwarder) answer(r *netstack.Request, f *flow.Flow, err error) {
 	var timeout net.Error
 	switch {
