@@ -37,6 +37,9 @@ func Fault(err error) (server string, cause error) {
 		if _, cause = Unanswered(way.err); cause != nil {
 			return "", nil
 		}
+		if is(way.err, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM) {
+			return "", nil // this host's own lack
+		}
 		return op.Server, way.err
 	case is(op.Err, ErrAuth, ErrMethod, wire.ErrVersion, wire.ErrUser):
 		return op.Server, op.Err

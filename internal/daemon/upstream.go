@@ -18,14 +18,14 @@ const (
 	// faultEvery is how often, at most, an upstream's fault is logged. Each
 	// connection of an application meets the same fault.
 	faultEvery = time.Minute
-	// silentAfter is how long after a request began the upstream is at fault, if it
-	// has answered none since. It may leave one without an answer for the destination.
+	// silentAfter is the age at which an unanswered request is blamed on the
+	// upstream, unless the upstream has answered another one in the meantime. A
+	// single unanswered request may be due to its destination.
 	silentAfter = 3 * time.Second
 )
 
-// upstreams is a dialer by --via that tells the user when it is an upstream
-// that makes flows fail: a mistyped password looks like a dead network
-// otherwise.
+// upstreams is the dialer of --via. It warns when an upstream makes flows fail:
+// without the warning, a mistyped password looks like a dead network.
 type upstreams struct {
 	dialer
 	loop *loop // nil unless an upstream could be sent its own flows
@@ -35,11 +35,11 @@ type upstreams struct {
 	start    time.Time
 
 	mu   sync.Mutex
-	told time.Time
+	told map[[2]string]time.Time // when a server's fault was logged last, by its mend
 }
 
 func newUpstreams(d dialer, loop *loop, log *slog.Logger) *upstreams {
-	return &upstreams{dialer: d, loop: loop, log: log, start: time.Now()}
+	return &upstreams{dialer: d, loop: loop, log: log, start: time.Now(), told: make(map[[2]string]time.Time)}
 }
 
 // DialContext implements dialer.
@@ -125,15 +125,17 @@ func (r *request) unanswered() {
 	}
 }
 
-// tell logs an upstream's fault, once a minute.
+// tell logs a fault of an upstream, each once a minute.
 func (u *upstreams) tell(server string, cause error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.told.IsZero() && time.Since(u.told) < faultEvery {
+	mend := upstreamMend(cause)
+	fault := [2]string{server, mend}
+	if last, ok := u.told[fault]; ok && time.Since(last) < faultEvery {
 		return
 	}
-	u.told = time.Now()
-	u.log.Warn("connections fail by their upstream", "via", server, "err", cause, "mend", upstreamMend(cause))
+	u.told[fault] = time.Now()
+	u.log.Warn("connections fail by their upstream", "via", server, "err", cause, "mend", mend)
 }
 
 // upstreamMend is what to try against an upstream's fault.

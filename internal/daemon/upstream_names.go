@@ -54,9 +54,9 @@ func addressesHere(ctx context.Context, host string, find route.Lookup, local fu
 
 // Bounds of knownNames.
 const (
-	knownNameAge   = 5 * time.Second // a datagram each needs no lookup each
+	knownNameAge   = 5 * time.Second // so that datagrams to one name need one lookup
 	maxKnownNames  = 1024
-	knownNameLimit = 5 * time.Second // of one lookup
+	knownNameLimit = time.Second // of one lookup: shutdown waits for it
 )
 
 // knownNames looks names up and remembers them for a moment.
