@@ -10,6 +10,10 @@ import (
 // maxDetourRules bounds the rules that are tried: some hosts have thousands.
 const maxDetourRules = 256
 
+// maxDetourPrefixes bounds the captured prefixes in which each rule is tried: there
+// may be a list of a whole country's. Those in the rule itself are always tried.
+const maxDetourPrefixes = 64
+
 // warnDetours warns of each detour once, for as long as it is there.
 func (c *capture) warnDetours() {
 	if c.releasing {
@@ -48,8 +52,12 @@ func (c *capture) detours() (map[string]bool, error) {
 		if len(plan.device) == 0 {
 			continue
 		}
+		var inside []netip.Addr
+		for _, p := range plan.device[:min(len(plan.device), maxDetourPrefixes)] {
+			inside = append(inside, plan.inside(p)...)
+		}
 		for i := range rules[:min(len(rules), maxDetourRules)] {
-			for _, q := range c.flowsFor(&rules[i], plan) {
+			for _, q := range c.flowsFor(&rules[i], plan, inside) {
 				way, err := c.h.lookUp(q)
 				if err == nil && way.link == c.h.index {
 					continue
@@ -65,9 +73,9 @@ func (c *capture) detours() (map[string]bool, error) {
 }
 
 // flowsFor returns, for each protocol, a captured flow that a rule is for, if there
-// is one. It tries flows with what the rule asks for, and flows without, which an
+// is one. Inside are captured addresses of any kind. It tries flows with what the rule asks for, and flows without, which an
 // inverted rule is for.
-func (c *capture) flowsFor(r *netlink.Rule, plan tablePlan) []newFlow {
+func (c *capture) flowsFor(r *netlink.Rule, plan tablePlan, inside []netip.Addr) []newFlow {
 	with := newFlow{mark: r.Mark, tos: uint8(r.Tos)}
 	if r.Sport != nil {
 		with.sport = max(1, r.Sport.Start)
@@ -75,9 +83,10 @@ func (c *capture) flowsFor(r *netlink.Rule, plan tablePlan) []newFlow {
 	if r.Dport != nil {
 		with.dport = max(1, r.Dport.Start)
 	}
+	destinations, users := append(plan.destinations(r), inside...), c.users(r)
 	first := func(proto int) (newFlow, bool) {
-		for _, dst := range plan.destinations(r) {
-			for _, uid := range c.users(r) {
+		for _, dst := range destinations {
+			for _, uid := range users {
 				for _, q := range []newFlow{with, {}} {
 					q.proto, q.dst, q.uid = proto, dst, uid
 					if q.mark != c.h.mark && ruleMatches(r, q) {
@@ -97,7 +106,7 @@ func (c *capture) flowsFor(r *netlink.Rule, plan tablePlan) []newFlow {
 	return flows
 }
 
-// destinations are captured addresses, inside a rule's prefix and elsewhere.
+// destinations are captured addresses inside a rule's prefix.
 func (t tablePlan) destinations(r *netlink.Rule) []netip.Addr {
 	var list []netip.Addr
 	add := func(a netip.Addr) {
@@ -110,11 +119,6 @@ func (t tablePlan) destinations(r *netlink.Rule) []netip.Addr {
 		add(p.Addr().Next())
 		add(p.Addr())
 		add(lastOf(p))
-	}
-	for _, p := range t.device {
-		for _, a := range t.inside(p) {
-			add(a)
-		}
 	}
 	return list
 }

@@ -31,8 +31,9 @@ func (c *capture) prove() error {
 		}
 		plan := planTable(f, c.h.cfg.Routes, c.h.cfg.Excludes, connected)
 		for _, p := range plan.device {
+			addrs := plan.inside(p)
 			for _, proto := range []int{protoTCP, protoUDP} {
-				if err := c.proveAny(f, p, plan.inside(p), newFlow{uid: uid, proto: proto}); err != nil {
+				if err := c.proveAny(f, p, addrs, newFlow{uid: uid, proto: proto}); err != nil {
 					return err
 				}
 			}
