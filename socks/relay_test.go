@@ -95,10 +95,30 @@ func TestServerRelayReset(t *testing.T) {
 // A connection outlives the end of the context by DrainTimeout, and Serve waits
 // for it.
 func TestServerRelayDrain(t *testing.T) {
-	addr, stop := startAlone(t, socks.Config{DrainTimeout: 50 * time.Millisecond})
+	addr, stop := startAlone(t, socks.Config{DrainTimeout: 2 * time.Second})
 	c := dial(t, addr)
 	socks5(t, c, wire.Connect, echo(t), wire.ReplySucceeded)
-	if err := stop(); err != nil {
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	for { // until the listener is closed, after the context has ended
+		late, err := net.Dial("tcp", addr)
+		if err != nil {
+			break
+		}
+		late.Close()
+	}
+	if _, err := c.Write([]byte("still here")); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
+		t.Errorf("before the time is up: %v", err)
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("Serve has returned, and a connection lives: %v", err)
+	default:
+	}
+	if err := <-stopped; err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {

@@ -2,6 +2,7 @@ package outlet_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"testing"
@@ -63,7 +64,8 @@ func TestUDP(t *testing.T) {
 			l := &fakeLink{uso: c.uso}
 			o := outlet.New(l)
 			w := o.Writer()
-			w.Bufs = append(w.Bufs, make([]byte, c.size))
+			payload := pattern(c.size)
+			w.Bufs = append(w.Bufs, payload[:c.size/3], payload[c.size/3:])
 			o.UDP(w, &outlet.Datagrams{Src: remote, Dst: app, Size: c.size, Seg: c.seg})
 			o.Release(w)
 			if len(l.packets) != c.packets {
@@ -78,8 +80,50 @@ func TestUDP(t *testing.T) {
 					t.Errorf("%d bytes, header %x", len(p), p[:ippkt.IPv4Len])
 				}
 			}
+			if got := payloads(t, l, super); !bytes.Equal(got, payload) {
+				t.Errorf("%d bytes came, which are not the %d that were sent", len(got), len(payload))
+			}
 		})
 	}
+}
+
+// pattern is n bytes, of which none is where another may be.
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i ^ i>>8*7)
+	}
+	return b
+}
+
+// payloads joins what the packets carry, after their fragments are put together.
+// It checks the UDP headers, and their checksums where no device completes them.
+func payloads(t *testing.T, l *fakeLink, super bool) (all []byte) {
+	t.Helper()
+	var whole []byte // of a datagram in fragments
+	for i, p := range l.packets {
+		segment := p[ippkt.IPv4Len:]
+		const more, unit = 1 << 13, 8
+		if field := int(binary.BigEndian.Uint16(p[6:])) % (2 * more); field != 0 {
+			if at := field % more * unit; at != len(whole) {
+				t.Errorf("packet %d: a fragment at %d after %d bytes", i, at, len(whole))
+			}
+			whole = append(whole, segment...)
+			if field&more != 0 {
+				continue
+			}
+			segment = whole
+		}
+		if src, dst, n := binary.BigEndian.Uint16(segment), binary.BigEndian.Uint16(segment[2:]), int(binary.BigEndian.Uint16(segment[4:])); src != remote.Port() ||
+			dst != app.Port() || n != len(segment) {
+			t.Errorf("packet %d: from port %d to %d, %d of %d bytes", i, src, dst, n, len(segment))
+		}
+		if sum := ippkt.PseudoSum(remote.Addr(), app.Addr(), ippkt.ProtoUDP, len(segment)); !super && !l.off[i].NeedsCsum && ippkt.Sum(segment, sum) != 0xffff {
+			t.Errorf("packet %d: wrong checksum", i)
+		}
+		all = append(all, segment[ippkt.UDPLen:]...)
+	}
+	return all
 }
 
 // An ICMP error goes to the sender of the quoted packet, and packets that the
