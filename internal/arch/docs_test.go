@@ -94,8 +94,9 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// Every test and every row of torture that docs/security.md names exists.
-func TestSecurityNamesItsTests(t *testing.T) {
+// Every test and every row of torture that docs/security.md and docs/gvisor.md name
+// exists.
+func TestDocumentsNameTheirTests(t *testing.T) {
 	tests := map[string]bool{}
 	var rows strings.Builder
 	walk(t, func(path string, text []byte) {
@@ -112,11 +113,11 @@ func TestSecurityNamesItsTests(t *testing.T) {
 			rows.Write(text)
 		}
 	})
-	doc := read(t, "docs/security.md")
+	doc := read(t, "docs/security.md") + read(t, "docs/gvisor.md")
 	named := 0
 	for _, m := range regexp.MustCompile("`([\\w/]+\\.(?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(doc, -1) {
 		if named++; !tests[m[1]] {
-			t.Errorf("docs/security.md names %s, which does not exist", m[1])
+			t.Errorf("the documents name %s, which does not exist", m[1])
 		}
 	}
 	for _, list := range regexp.MustCompile("torture: (`[^`]+`(?:, `[^`]+`)*)").FindAllStringSubmatch(doc, -1) {
@@ -127,7 +128,7 @@ func TestSecurityNamesItsTests(t *testing.T) {
 		}
 	}
 	if named < 40 {
-		t.Errorf("docs/security.md names %d tests: the patterns above no longer match it", named)
+		t.Errorf("the documents name %d tests: the patterns above no longer match them", named)
 	}
 }
 
