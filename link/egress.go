@@ -37,7 +37,7 @@ func (e *Endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 func (e *Endpoint) writePacket(w *writer, pkt *stack.PacketBuffer) {
 	o := egressOffload(pkt)
 	w.bufs = appendPacket(w.bufs[:0], pkt)
-	// Refused is lost, and counted in write.
+	// A packet that the device refuses is dropped; write counts it.
 	_ = e.write(w, pkt.Hash, &o)
 }
 

@@ -8,11 +8,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// A packet of ICMP costs as much to carry on as one of 64 KB of TCP, and its
-// sender does not slow down when one is lost. A flood of them would take the time
-// of every other flow. It is dropped as soon as it is read, before it costs more
-// than the read: a reader that waited for room would leave the device's own queue
-// to overflow, at the cost of others. No measurement of a path needs as many.
+// Forwarding an ICMP packet costs as much as forwarding 64 KB of TCP, and its
+// sender does not slow down after a loss. A flood would starve all other flows.
+// ICMP beyond the limits is dropped right after the read. If the reader waited for
+// room instead, the device's own queue would overflow and drop other flows' packets.
+// No path measurement needs more packets than this.
 const (
 	// icmpShare is the part of an ingress queue that ICMP may fill: one in so many.
 	icmpShare = 4

@@ -11,8 +11,9 @@
 //	device ◄─write─ WritePackets, WriteRaw (on the caller's goroutine)
 //	device ◄─write─ queue.Queue ◄─ WritePackets (TCP SYN and SYN-ACK only)
 //
-// When the queue is full its reader waits, so that the kernel's own transmit
-// queue is the one place where packets drop, and the kernel counts them.
+// When the queue is full, its reader waits. The kernel's transmit queue then
+// fills, and the kernel drops and counts the packets. Only ICMP beyond its share
+// of the queue, or beyond its sender's rate, is dropped here (Stats.RxCrowded).
 //
 // With a virtio header on the device (linux/virtio_net.h), packets are
 // super-packets of up to 64 KiB in both directions: what the kernel has merged
@@ -138,8 +139,8 @@ func New(dev Device, cfg Config) (*Endpoint, error) {
 	e.writers.New = func() any { return new(writer) }
 	if dev.VNetHdr() {
 		e.gso = stack.HostGSOSupported
-		// The NIC stamps this capability on every packet as "checksum verified",
-		// which is why verify makes it true.
+		// With this capability, gVisor's NIC marks every packet as verified. So
+		// deliver verifies the packets that the kernel has not.
 		e.cap = stack.CapabilityRXChecksumOffload
 	}
 	return e, nil

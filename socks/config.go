@@ -35,12 +35,14 @@ type Config struct {
 	//   - for a client, before its first byte is read: the request has only a
 	//     source. If it is refused, the connection is reset;
 	//   - for each request, each datagram, and each peer that connects to a BIND:
-	//     the destination is an address, or a name that is not looked up yet. A
+	//     the destination is an address, or a name that is not looked up yet. The
+	//     request of an association has no destination; its datagrams have. A
 	//     refused request gets reply 2.
 	// The request is valid during the call. Nil allows everything.
 	Rule func(r *Request) error
-	// Dialer returns what carries a request on. An association asks once, before it
-	// knows a destination. Nil, or nil returned, = the host's own network.
+	// Dialer returns the dialer for a request. For an association it is called once,
+	// before any destination is known. If Dialer is nil or returns nil, the server
+	// uses the host's own network.
 	Dialer func(r *Request) Dialer
 	// Open registers a request that the rule allows, before it is dialed. Kill ends
 	// it without waiting, and may be called by any goroutine. An error refuses the

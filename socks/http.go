@@ -150,7 +150,7 @@ type webConn struct {
 // changed is called when the state of the connection in net/http changes.
 func (c *webConn) changed(state http.ConnState) {
 	switch state {
-	case http.StateActive: // the first bytes of a request have arrived
+	case http.StateActive: // the header of a request was read, or reading it failed
 		c.waiting.Store(false)
 	case http.StateIdle:
 		c.waiting.Store(true)

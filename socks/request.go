@@ -43,12 +43,14 @@ type Flow interface {
 	// Evicted reports whether the flow was killed to make room for another. The
 	// client then gets the reply of a timeout.
 	Evicted() bool
-	// OnKill replaces the function that ends the flow, given to Config.Open.
+	// OnKill replaces the function given to Config.Open, which ends the flow. If the
+	// flow was killed before, OnKill must call kill at once.
 	OnKill(kill func())
 	// AddUp and AddDown count payload bytes, to and from the destination.
 	AddUp(n int64)
 	AddDown(n int64)
-	// Close is called once the flow has ended, perhaps twice.
+	// Close is called when the flow has ended. It must be idempotent. Evicted may be
+	// called after it.
 	Close()
 }
 

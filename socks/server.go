@@ -133,9 +133,9 @@ func (s *Server) Spare() bool {
 }
 
 // Serve accepts from ln, which it closes, until ctx ends; it then returns nil.
-// Handshakes, dials and waiting BINDs end with ctx; all else ends after
-// Config.DrainTimeout at the latest, except the connections of Config.Relay. Serve
-// may run for several listeners.
+// Handshakes, SOCKS dials and waiting BINDs end with ctx. HTTP requests, with their
+// dials, and everything else end after Config.DrainTimeout at the latest, except
+// the connections of Config.Relay. Serve may run for several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &service{Server: s, drain: newDrain(ctx, s.cfg.DrainTimeout), relay: s.cfg.Relay}

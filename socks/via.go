@@ -50,8 +50,8 @@ func clientOf(u *url.URL, next ContextDialer) Upstream {
 	return NewClient(server, next, cfg)
 }
 
-// defaultPort is the port that a scheme's URL means without one; "" = the
-// scheme is not protocol.
+// defaultPort returns the port of a URL that names none, or "" if the scheme is
+// not that of a proxy.
 func defaultPort(scheme string) string {
 	switch scheme {
 	case "socks5", "socks5h", "socks4a":
@@ -81,7 +81,7 @@ func ParseUpstream(raw string) (*url.URL, error) {
 	case port == "" && u.User != nil:
 		return nil, fmt.Errorf("has an unknown scheme; use %s", schemes)
 	case port == "":
-		return nil, fmt.Errorf("%q is not protocol; use %s", u.Scheme+"://", schemes)
+		return nil, fmt.Errorf("%q is not the scheme of a proxy; use %s", u.Scheme+"://", schemes)
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("has no host; write %s://host:%s", u.Scheme, port)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":

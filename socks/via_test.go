@@ -69,7 +69,7 @@ func TestParseUpstreamCause(t *testing.T) {
 		{"socks5://x:1#y", `what follows "socks5://x:1"`},
 		{"socks5://u:p@x:1/y", `what follows "socks5://x:1"`},
 		{"socks5://x:1?y", `what follows "socks5://x:1"`},
-		{"gopher://x:70", `"gopher://" is not protocol; use socks5://, socks5h://, socks4a:// or http://`},
+		{"gopher://x:70", `"gopher://" is not the scheme of a proxy; use socks5://, socks5h://, socks4a:// or http://`},
 		{"socks5://u:a#b@x:1", "%23"},
 		{"socks5://u:1/b@x:1", "%2F"},
 		{"socks4a://u:p@x:1", "SOCKS4a has no password"},

@@ -21,8 +21,8 @@ type queue struct {
 	written struct{ packets, bytes, errors atomic.Uint64 }
 }
 
-// newQueue takes over fd, which must be attached to its interface already: to the
-// poller, a descriptor without an interface is broken for ever.
+// newQueue takes over fd, which must already be attached to its interface. A
+// descriptor that joins the poller before that reports an error for ever.
 func newQueue(fd int) (*queue, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)

@@ -70,8 +70,8 @@ func limits(cfg *config.Config, log *slog.Logger) error {
 	}
 	if cfg.MaxFlows == 0 {
 		// A flow takes one descriptor, or two when it came by SOCKS on the host.
-		// Running out of them ends idle sessions for datagrams, and where there
-		// are none refuses the flow that wanted one, and no other.
+		// When no descriptor is free, an idle datagram session is evicted. If there
+		// is none, only the flow that needs the descriptor is refused.
 		cfg.MaxFlows = max(16, int(n-min(spareFDs, n/4)))
 		if n/4 < spareFDs {
 			log.Warn("few file descriptors, and so few flows at once: raise the hard limit (ulimit -Hn, systemd's LimitNOFILE=)",

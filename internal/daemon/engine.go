@@ -30,7 +30,8 @@ import (
 	"netstackd/link"
 )
 
-// dialer carries flows on, with the three verbs that socks and forward know.
+// dialer opens the outbound side of flows, for the SOCKS servers and the
+// transparent inbounds.
 type dialer interface {
 	DialContext(ctx context.Context, m *flow.Meta, network, address string) (net.Conn, error)
 	ListenPacket(ctx context.Context, m *flow.Meta, network, address string) (net.PacketConn, error)
@@ -64,8 +65,8 @@ type engine struct {
 // carriage is the outbound side of an engine.
 type carriage struct {
 	dialer dialer
-	// host is the host's own network when flows are direct. It is nil with an
-	// upstream: that carries no pings, and a socket takes a round trip to open.
+	// host dials the host's own network. It is nil with an upstream: an upstream
+	// carries no pings, and opening a UDP association takes a round trip.
 	host *hostnet.Dialer
 	// loop knows the upstream's own flows; nil where it can have none.
 	loop *loop

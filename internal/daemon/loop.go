@@ -17,9 +17,9 @@ import (
 	"netstackd/internal/netcfg"
 )
 
-// loop keeps an upstream on this host from being sent its own traffic. What it
-// sends for a flow that is captured is a new flow of this host; if that is
-// captured as well, it goes to the upstream again, without an end.
+// loop detects flows that an upstream on this host opens itself. If such a flow is
+// captured, netstackd sends it to the upstream, which opens another flow for it,
+// and so on without end.
 //
 // A flow is the upstream's if the socket that it comes from is open in a process
 // that holds the upstream's listening socket.
@@ -86,8 +86,8 @@ func (l *loop) processes() []netcfg.Process {
 	return l.procs
 }
 
-// closes reports whether a captured flow is the upstream's own, and says so, once
-// a minute. A nil loop has none.
+// closes reports whether the upstream opened a captured flow, and logs a warning
+// at most once a minute. A nil loop reports false.
 func (l *loop) closes(network string, src, dst netip.AddrPort) bool {
 	if l == nil || !l.host.IsLocal(src.Addr()) {
 		return false
@@ -116,7 +116,7 @@ func (l *loop) tell(p netcfg.Process) {
 		"via", l.via, "process", p.Name, "uid", p.UID)
 }
 
-// errLoop is what the upstream gets for a flow of its own.
+// errLoop is the error for a flow that the upstream itself opened.
 func errLoop(network string, dst netip.AddrPort) error {
 	return &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(dst), Err: syscall.ECONNREFUSED}
 }

@@ -1,10 +1,10 @@
 // Package flow is the registry of everything netstackd carries: one entry for
 // each TCP connection, UDP mapping and ping, with its ends, its byte counters
-// and a way to end it. Limits, drain and statistics stand on it.
+// and a way to end it. Limits, drain and statistics use it.
 //
 // A Flow is opened by the inbound that accepted the traffic and closed by its
 // last owner. Counting is lock-free; opening and closing take one short lock of
-// one of a few shards, so that flows on different cores do not meet.
+// one of a few shards, so that different cores rarely contend for it.
 //
 // A connection is pending until it has both its ends: while its destination is
 // dialed and its handshake waits for the client. Pending flows cost a client

@@ -16,10 +16,10 @@ const (
 	// flowBuffers is how many a flow has: two in the stack, of what the
 	// application has sent and what it has yet to take, and as many in a socket.
 	flowBuffers = 4
-	// waitShare is the part, one in so many, of the memory for directions that
-	// wait which all of them would take if they began to wait at once. A direction
-	// that began to wait while there were fewer took more and keeps it. Each time
-	// that the number doubles, the new ones take another thirty-second.
+	// Directions that begin to wait at the same time take at most 1/waitShare of
+	// the memory for waiting directions, all together. A direction that began to
+	// wait earlier, among fewer, has a larger buffer and keeps it. Each doubling of
+	// the number adds at most another 1/32.
 	waitShare = 16
 	// provenBuffer is for flows whose ends both make progress, while there are few.
 	provenBuffer = 2 << 20
@@ -44,7 +44,7 @@ const (
 //     filled its buffers by the time that it counts as one that waits.
 //
 // Sizes halve when one of the numbers has doubled, and grow back when it is a
-// quarter, so that a number that hovers about a step costs nothing. At
+// quarter, so a number that varies around a step does not change the sizes. At
 // SmallestBuffer it is the number of flows that is limited.
 type Budget struct {
 	budget         int64

@@ -46,8 +46,8 @@ func NewErrorLimit() *ErrorLimit {
 func (l *ErrorLimit) Allow(to netip.AddrPort) bool {
 	socket := l.sockets[maphash.Comparable(l.seed, to)%errorBuckets]
 	host := l.hosts[maphash.Comparable(l.seed, to.Addr())%errorBuckets]
-	// What a host may not have costs its sockets nothing: a flood from all of one
-	// host's ports would use up every bucket.
+	// A socket's bucket is charged only if its host's has a token. Otherwise a flood
+	// from all ports of one host would empty the buckets of all sockets.
 	if l.all.Tokens() >= 1 && host.Tokens() >= 1 && socket.Allow() && host.Allow() && l.all.Allow() {
 		return true
 	}

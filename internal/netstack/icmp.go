@@ -29,7 +29,7 @@ func (s *Stack) WriteUnreachable(from netip.Addr, quote []byte, why ippkt.Unreac
 		return
 	}
 	e := why.Message(from)
-	// Any queue will do that is always the same for this flow.
+	// Any hash will do, if it is the same for all packets of this flow.
 	_ = s.link.WriteRaw(uint32(port), link.Offload{}, [][]byte{e.Append(nil, to, quote)})
 }
 

@@ -46,9 +46,9 @@ func (c *Conn) SetBuffers(receive, send int) {
 func (c *Conn) setSendBuffer(size int64) {
 	o := c.ep.SocketOptions()
 	o.SetSendBufferSize(size, true)
-	// An ACK that is processed at the same time sets the size that it found
-	// before. It holds the endpoint's lock, for which the call above waits in the
-	// end: what is right by then stays so.
+	// An ACK that is processed concurrently may restore the old size. It holds the
+	// endpoint's lock, and so does the end of the call above. Once the size is right
+	// after that call, it stays right.
 	for o.GetSendBufferSize() != size {
 		o.SetSendBufferSize(size, true)
 	}

@@ -4,8 +4,8 @@
 // The stack has addresses of its own, on which it listens like any host. All
 // other destinations are foreign: their TCP connections are offered to a
 // handler as Requests, their UDP and ICMP packets to a PacketHandler, before
-// any endpoint exists. Type front describes how that stays
-// independent of the number of destinations.
+// any endpoint exists. The cost of a packet does not depend on the number of
+// destinations: see type front.
 //
 // Conn, Listener and PacketConn are gVisor endpoints as net.Conn and so on,
 // with errors that are errnos.

@@ -4,7 +4,7 @@ package netstack
 
 import "errors"
 
-// socketPayload would read a socket: see receiver_linux.go.
+// socketPayload would read a socket: see payload_linux.go.
 type socketPayload struct {
 	fd, left int
 	err      error

@@ -9,9 +9,9 @@ import (
 )
 
 // A synQueue decides which SYNs are dropped while more of them arrive than the
-// processors can serve. The sign of that is a queue of requests that wait for a
-// processor and does not become short: otherwise each starts at once, and a
-// burst is served soon.
+// processors can serve. The sign of overload is a queue of waiting requests that
+// stays long. Without overload, each request starts at once, and the queue after a
+// burst soon becomes short.
 //
 // SYNs with false sources can come faster than any work on them. So under
 // overload those whose source has completed a handshake before are preferred.

@@ -11,7 +11,7 @@ import (
 const (
 	// timeWait is how long gVisor remembers a connection that we closed first.
 	// The kernel beyond the TUN lets an application use the 4-tuple again at
-	// once, and its packets neither wander nor arrive twice.
+	// once, and the TUN neither delays nor duplicates packets.
 	timeWait = time.Nanosecond
 
 	// Even so the application can be faster than gVisor's timer, and gVisor

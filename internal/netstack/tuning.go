@@ -86,7 +86,7 @@ func (s *Stack) tune(c TCPConfig) error {
 
 // setBuffers sets the most that buffers grow to.
 func (s *Stack) setBuffers(receive, send int) {
-	// Neither fails for sizes in order.
+	// Neither call fails for sizes with Min <= Default <= Max.
 	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: min(initialBuffer, receive), Max: receive})
 	s.gs.SetTransportProtocolOption(tcp.ProtocolNumber,

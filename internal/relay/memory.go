@@ -56,11 +56,11 @@ func (b Buffers) proven() Buffers {
 	return b
 }
 
-// memory is what the relay knows of its flows' memory. A direction that waits
-// holds its destination's send buffer and its source's receive buffer full, for
-// as long as its reader likes. Any other holds what has come since it ran last.
-// How large these buffers may be is for the owner of the relay to say. Each pair adopts that
-// when its task runs next: a pair that does not run does not grow either.
+// memory is what the relay knows of its flows' memory. A direction that waits for
+// its reader keeps its destination's send buffer and its source's receive buffer
+// full. Any other direction holds what has arrived since its last run. The owner
+// of the relay sets the sizes of the buffers. A pair adopts them when its task runs
+// next: a pair that does not run does not grow.
 type memory struct {
 	buffers atomic.Pointer[Buffers]
 	waiting counter      // directions

@@ -347,8 +347,8 @@ func (h *half) pumpPrefix(count func(int64)) error {
 	return nil
 }
 
-// end closes both ends, with RST if the flow ended before its time, unless it was
-// killed and the end has got all that it was to get.
+// end closes both ends. With reset it sends RST to each, except, after a kill, to
+// an end that has already got all bytes and the FIN.
 func (p *pair) end(reset bool) {
 	p.task.Stop()
 	p.leave()

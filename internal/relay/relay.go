@@ -45,9 +45,9 @@
 // A FIN is passed on after everything before it. The other direction stays open
 // for as long as its end sends. A reset of either end resets the other, also
 // after a FIN. A flow has ended when both FINs were passed on and an end in the
-// stack has nothing left to send: a kernel socket's bytes are the kernel's to
-// deliver, the stack's would be lost with it, and their memory is the flow's.
-// That is why a kill resets both ends, but for a socket that has got its FIN.
+// stack has nothing left to send. The kernel delivers what its sockets have queued,
+// even after close. What the stack has queued would be lost, and counts as the
+// flow's memory. So a kill resets both ends, except a socket that has got its FIN.
 package relay
 
 import (

@@ -41,10 +41,10 @@ func (e *socketEnd) sig() *signals { return &e.signals }
 // socketEvents are all that an end may want to know.
 const socketEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI
 
-// watch adds the descriptor to our loop. If it is in Go's poller, which would
-// hold memory for it and wake a thread for each of its events, it is taken from
-// there: by duplicating it, the one way there is. Without a descriptor left it
-// stays in both.
+// watch adds the descriptor to our loop. Go's poller would hold memory for it and
+// wake a thread for each event, so watch takes it out of there. The only way is to
+// work on a duplicate and close the original. When no descriptor is free for the
+// duplicate, the original stays in both pollers.
 //
 // SO_OOBINLINE: urgent data would otherwise block splice, and hide what follows it
 // from SIOCINQ (tcp(7)). If the option fails, such a flow is slower.

@@ -6,8 +6,8 @@
 // A flow is described by its flow.Meta. The rules are asked in this order, and
 // the first that refuses ends the flow:
 //
-//	source       the TUN, and what listens behind it, is for this host's own
-//	             addresses, unless Config.Open, and for a sandbox
+//	source       only this host's own addresses, and a sandbox, may use the TUN
+//	             and the listeners in the stack; with Config.Open, every source may
 //	published    connections to published ports go to the sandbox's own addresses
 //	own          no flow leads back to a listener of netstackd
 //	internal     netstackd's own flows (DNS queries, dials of an upstream) go

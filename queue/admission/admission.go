@@ -3,13 +3,12 @@
 //
 // # Theory of operation
 //
-// A Limiter has a number of places in all and a smaller one for each source
-// address. Whatever is under way holds a place. When there is none left, the
-// oldest holder gives way: what has taken longest is the least likely to come
-// to anything. A source that has all of its own places loses its own oldest,
-// and so one source cannot displace the others. Clients that stall, destinations
-// that are dead and SYNs with false sources therefore cost an honest client
-// nothing, as long as it needs less time than a place lasts.
+// A Limiter has a fixed number of places, and a smaller number for each source
+// address. Each operation under way holds a place. When no place is free, the
+// oldest holder is evicted: it is the least likely to succeed. A source that holds
+// all of its own places loses its own oldest one, so one source cannot displace
+// the others. Stalled clients, dead destinations and SYNs with spoofed sources do
+// not keep an honest client out, as long as it finishes before it is the oldest.
 package admission
 
 import (

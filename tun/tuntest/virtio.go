@@ -20,9 +20,9 @@ const (
 )
 
 // check refuses what the kernel refuses (tun_get_user in drivers/net/tun.c and
-// virtio_net_hdr_to_skb in linux/virtio_net.h), and a header where there can be
-// none, which the kernel would take for nothing and so send the packet
-// unfinished.
+// virtio_net_hdr_to_skb in linux/virtio_net.h). It also refuses a header on a
+// device without virtio headers: the kernel would ignore it and send the packet
+// with its checksum or segmentation undone.
 func (d *Device) check(hdr *[tun.HdrLen]byte, bufs [][]byte, size int) error {
 	if v := version(bufs); v != 4 && v != 6 {
 		return invalid("IP version %d", v)

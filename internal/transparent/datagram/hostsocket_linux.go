@@ -136,9 +136,9 @@ func (k *hostSocket) serve(receive func() (more bool)) {
 	}
 }
 
-// setMode makes the kernel set the don't-fragment bit and refuse what is
-// longer than the path's MTU, or neither, as the application's kernel does for
-// its socket: the bit on its packets shows which.
+// setMode copies the path-MTU mode of the application's socket, which shows in the
+// don't-fragment bit of its packets. With df, the kernel sets the bit and refuses
+// packets longer than the path's MTU. Without df it does neither.
 func (k *hostSocket) setMode(df bool) {
 	mode := unix.IP_PMTUDISC_DONT
 	if df {
@@ -160,7 +160,8 @@ func (k *hostSocket) setMode(df bool) {
 // hostMTU is the usual MTU of an interface that packets leave by.
 const hostMTU = 1500
 
-// tracingTTL is the largest TTL of packets that are meant to run out of it.
+// tracingTTL is the largest TTL that is taken as a sign of path tracing: the TTL
+// is meant to expire.
 const tracingTTL = 32
 
 // outcome is what to do after a packet was refused.
@@ -206,10 +207,9 @@ func (k *hostSocket) refused(d *datagram, errno unix.Errno, tries int) outcome {
 // A packet that would fit a usual interface is dropped, as a router would, and
 // answered with an ICMP error. A longer one has its don't-fragment bit only
 // because the TUN's MTU is so large: on any other interface, the application's
-// kernel would have fragmented it. So it is carried on in fragments, and an ICMP
-// error that belongs to no socket teaches the application's kernel the path's
-// MTU. A small TTL is the mark of a tool that measures paths, which gets the
-// plain ICMP error.
+// kernel would have fragmented it. So it is sent in fragments. An ICMP error that
+// matches no socket tells the application's kernel the path's MTU. A packet with
+// a small TTL comes from a tool that measures paths: it gets the plain ICMP error.
 func (k *hostSocket) tooBig(d *datagram) outcome {
 	if !d.df || k.mode != unix.IP_PMTUDISC_DO {
 		return dropPacket // too long for any IP packet

@@ -15,11 +15,11 @@ import (
 // needed if another goroutine takes the descriptor that the first one frees.
 const maxEvictions = 4
 
-// How many sessions other hosts may open in all. A session costs a socket, 0.1 to
-// 0.4 ms of the goroutine that delivers the packets of a TUN queue. Datagrams from
-// false addresses would each open one and leave no time for other traffic: the
-// burst is what those of other flows wait for, the rate what they lose. The
-// sessions that exist are not affected.
+// How many sessions other hosts may open, all hosts together. Opening a session's
+// socket takes 0.1 to 0.4 ms of the goroutine that delivers the packets of a TUN
+// queue. Datagrams from spoofed addresses would each open one and leave no time
+// for other traffic. A burst delays other packets by at most 40 ms; the rate
+// takes at most 40 % of the goroutine's time. Open sessions are not limited.
 const (
 	remoteOpensPerSecond = 1000
 	remoteOpensBurst     = 100

@@ -34,8 +34,8 @@ func (d *datagram) payload(bufs [][]byte) [][]byte {
 	return p.AppendPayload(bufs)
 }
 
-// batch are the datagrams that wait to be sent. A session has one only while
-// there are some.
+// batch holds the datagrams that wait to be sent. A session has a batch only while
+// datagrams wait.
 type batch struct {
 	n    int
 	list [batchLen]datagram
@@ -172,8 +172,9 @@ func (s *session) proto() uint8 {
 	return ippkt.ProtoICMPv6
 }
 
-// flush sends what is pending, unless a goroutine does so already, which sends
-// this too. Taken says that the caller has taken s from set.ready.
+// flush sends the pending batch. If another goroutine is sending for this session,
+// that goroutine sends this batch as well. Taken reports that the caller has
+// removed s from set.ready.
 func (s *session) flush(taken bool) {
 	s.mu.Lock()
 	if taken {

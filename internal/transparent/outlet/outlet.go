@@ -1,6 +1,6 @@
-// Package outlet makes the IP packets that the transparent inbounds answer with,
-// and writes them into the TUN: datagrams and trains of them, whole packets,
-// fragments, and ICMP errors. No endpoint of the stack is involved.
+// Package outlet builds the answers of the transparent inbounds as IP packets and
+// writes them into the TUN: UDP datagrams, trains of datagrams, whole packets,
+// fragments and ICMP errors. No endpoint of the stack is involved.
 package outlet
 
 import (
@@ -66,7 +66,7 @@ func New(l Link) *Outlet {
 	return o
 }
 
-// Writer returns a writer, for Release.
+// Writer takes a Writer from the pool. Release gives it back.
 func (o *Outlet) Writer() *Writer {
 	return o.writers.Get().(*Writer)
 }
