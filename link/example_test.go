@@ -20,10 +20,10 @@ import (
 
 // newStack returns a TCP/IP stack with one address on a device. Closing the stack
 // closes the device.
-func newStack(dev link.Device, address netip.Addr) (*stack.Stack, error) {
+func newStack(dev link.Device, address netip.Addr) (*stack.Stack, func(), error) {
 	endpoint, err := link.New(dev, link.Config{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
@@ -31,14 +31,15 @@ func newStack(dev link.Device, address netip.Addr) (*stack.Stack, error) {
 	})
 	const nic = 1
 	if err := s.CreateNIC(nic, endpoint); err != nil {
-		return nil, fmt.Errorf("create NIC: %v", err)
+		return nil, nil, fmt.Errorf("create NIC: %v", err)
 	}
 	at := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddrFromSlice(address.AsSlice()).WithPrefix()}
 	if err := s.AddProtocolAddress(nic, at, stack.AddressProperties{}); err != nil {
-		return nil, fmt.Errorf("add address: %v", err)
+		return nil, nil, fmt.Errorf("add address: %v", err)
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
-	return s, nil
+	// Ingress ends first: Destroy waits for it with a lock that it needs.
+	return s, func() { endpoint.Attach(nil); s.Destroy() }, nil
 }
 
 // Two stacks, joined by two devices in memory. In a program the device is a
@@ -46,18 +47,18 @@ func newStack(dev link.Device, address netip.Addr) (*stack.Stack, error) {
 func Example() {
 	server, client := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("198.18.0.2")
 	near, far := tuntest.Pair(tuntest.Config{}, tuntest.Config{})
-	a, err := newStack(near, server)
+	a, closeA, err := newStack(near, server)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer a.Destroy()
-	b, err := newStack(far, client)
+	defer closeA()
+	b, closeB, err := newStack(far, client)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer b.Destroy()
+	defer closeB()
 
 	at := tcpip.FullAddress{Addr: tcpip.AddrFromSlice(server.AsSlice()), Port: 80}
 	ln, err := gonet.ListenTCP(a, at, ipv4.ProtocolNumber)
