@@ -20,7 +20,10 @@ import (
 )
 
 // A userStack is a gVisor stack on a device. It dials for a SOCKS server.
-type userStack struct{ stack *stack.Stack }
+type userStack struct {
+	stack *stack.Stack
+	link  *link.Endpoint
+}
 
 var _ socks.Dialer = (*userStack)(nil)
 
@@ -45,11 +48,14 @@ func newStack(dev link.Device, address netip.Addr) (*userStack, error) {
 		return nil, fmt.Errorf("add address: %v", err)
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
-	return &userStack{s}, nil
+	return &userStack{stack: s, link: endpoint}, nil
 }
 
-// close ends the stack, its connections and its device.
-func (s *userStack) close() { s.stack.Destroy() }
+// close ends ingress first: Destroy waits for it with a lock that it needs.
+func (s *userStack) close() {
+	s.link.Attach(nil)
+	s.stack.Destroy()
+}
 
 // DialContext opens a TCP connection. The host looks up names. The errors of gonet
 // hold no errno, so that a client always gets the reply of a general failure.
