@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,32 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/hostnet"
+	"netstackd/internal/testnet"
 )
-
-// inside runs the calling test again in a child process as attr says, and
-// returns true there. In the parent the test is then over.
-func inside(t *testing.T, attr *syscall.SysProcAttr) bool {
-	t.Helper()
-	const env = "HOSTNET_TEST_INSIDE"
-	if os.Getenv(env) != "" {
-		return true
-	}
-	if os.Geteuid() != 0 {
-		if os.Getenv("NETSTACKD_INTEGRATION") == "1" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.timeout=30s")
-	cmd.Env = append(os.Environ(), env+"=1")
-	attr.Pdeathsig = syscall.SIGKILL
-	cmd.SysProcAttr = attr
-	cmd.Dir = "/"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return false
-}
 
 func sockopt(t *testing.T, c any, level, opt int) int {
 	t.Helper()
@@ -67,7 +42,7 @@ func loopbackUp(t *testing.T) {
 }
 
 func TestIntegrationMark(t *testing.T) {
-	if !inside(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
+	if !testnet.Again(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
 		return
 	}
 	loopbackUp(t)
@@ -126,7 +101,7 @@ func TestIntegrationMark(t *testing.T) {
 }
 
 func TestIntegrationMarkRefused(t *testing.T) {
-	if !inside(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}) {
+	if !testnet.Again(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}) {
 		return
 	}
 	d := hostnet.New(hostnet.Config{Mark: 7})
@@ -141,7 +116,7 @@ func TestIntegrationMarkRefused(t *testing.T) {
 
 // Without descriptors the error says so, and a freed one is enough to go on.
 func TestIntegrationNoDescriptors(t *testing.T) {
-	if !inside(t, &syscall.SysProcAttr{}) {
+	if !testnet.Again(t, &syscall.SysProcAttr{}) {
 		return
 	}
 	if before, now, err := hostnet.RaiseFDLimit(); err != nil || now < before {
@@ -194,7 +169,7 @@ func checksum(b []byte) uint16 {
 }
 
 func TestIntegrationPing(t *testing.T) {
-	if !inside(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
+	if !testnet.Again(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
 		return
 	}
 	loopbackUp(t)
@@ -243,7 +218,7 @@ func TestIntegrationPing(t *testing.T) {
 // A host with no other port for a connection than the one it goes to: the
 // kernel would connect the socket to itself.
 func TestIntegrationSelfConnect(t *testing.T) {
-	if !inside(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
+	if !testnet.Again(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}) {
 		return
 	}
 	loopbackUp(t)

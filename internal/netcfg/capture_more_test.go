@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // A route to one host of a connected subnet is captured, the rest of the subnet
 // is not; and an excluded part of a route is not.
 func TestIntegrationCaptureExplicit(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -69,7 +70,7 @@ func asUser(uid int, f func()) {
 }
 
 func TestIntegrationCaptureUsers(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -117,7 +118,7 @@ func TestIntegrationCaptureUsers(t *testing.T) {
 
 // What is meant for one link stays on it.
 func TestIntegrationCaptureBroadcast(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -134,7 +135,7 @@ func TestIntegrationCaptureBroadcast(t *testing.T) {
 		}
 	}
 	// Our own sockets never come back into the TUN, not even for addresses
-	// that are in its subnet and nobody's.
+	// of its subnet that no host has.
 	for _, dst := range []string{"198.18.0.0", "fd19:8::3"} {
 		out := run(t, "ip route get "+dst+" mark 0x198")
 		if strings.Contains(out, tunName) {
@@ -145,7 +146,7 @@ func TestIntegrationCaptureBroadcast(t *testing.T) {
 
 // Two daemons on one host have their own numbers.
 func TestIntegrationCaptureTwice(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

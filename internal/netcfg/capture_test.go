@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // far and near are the destinations of both families.
@@ -18,7 +19,7 @@ var (
 )
 
 func TestIntegrationCaptureDefault(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 const (
@@ -95,7 +96,7 @@ func (d *daemon) kill() {
 // Whenever the daemon is killed, the host's connectivity is back at once, and
 // Cleanup leaves the host as it was.
 func TestIntegrationKill(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

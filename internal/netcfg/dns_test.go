@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // Queries to a nameserver on a connected subnet are captured, by default route
 // only and unless it is excluded; nothing else to it is.
 func TestIntegrationDNS(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -75,10 +76,10 @@ func TestIntegrationDNS(t *testing.T) {
 	sameState(t, before, hostState(t))
 }
 
-// systemd-resolved is told of the stack's nameserver and told again to forget
-// it. The resolvectl here writes down what it is asked.
+// The stack's nameserver is set in systemd-resolved and removed again. The
+// resolvectl here records its arguments.
 func TestIntegrationResolved(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

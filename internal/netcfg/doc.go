@@ -48,7 +48,7 @@
 // host masquerades is routed first, and has this host's address after.
 //
 // Capture proves itself: it asks the kernel where a new flow to each prefix would
-// go, and fails if a rule of somebody else's sends it elsewhere.
+// go, and fails if a foreign rule sends it elsewhere.
 //
 // # MTU
 //
@@ -73,7 +73,7 @@
 // nameservers on connected subnets too; being routes, they are as crash-proof
 // as all else, and no file has to be replaced. What routing can't move is
 // systemd-resolved, which binds its queries to the link that a nameserver
-// belongs to. It is told of the stack's nameserver as the TUN's own, for every
+// belongs to. The stack's nameserver is set there as the TUN's own, for every
 // domain; that setting goes with the link.
 //
 // # What a crash leaves

@@ -15,10 +15,11 @@ import (
 	"time"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 func TestIntegrationExcludeCgroup(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -98,7 +99,7 @@ func udpPacket(src, dst netip.AddrPort, payload string) []byte {
 // Other hosts' traffic is captured with --gateway and only then, and answers
 // find their way back whatever rp_filter says.
 func TestIntegrationGateway(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -44,8 +44,8 @@ func Forwarding(ctx context.Context, link string, addresses []netip.Prefix) stri
 }
 
 // translates reports whether some rule of this host translates sources. What it
-// matches is not looked at: whoever has one knows about it. Without the tools to
-// look, it believes so.
+// matches is not looked at: a host that has one was set up on purpose. Without the
+// tools to look, it reports true.
 func translates(ctx context.Context) bool {
 	looked := false
 	for _, c := range [][]string{{"nft", "list", "ruleset"}, {"iptables-legacy-save", "-t", "nat"}} {

@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // What Forwarding says is missing is mended by the commands that it gives.
 func TestIntegrationForwarding(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 const tunName = "netstackd0"
@@ -43,7 +44,7 @@ func open(t *testing.T, cfg netcfg.Config) *netcfg.Host {
 }
 
 func TestIntegrationOpen(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -89,7 +90,7 @@ func TestIntegrationOpen(t *testing.T) {
 }
 
 func TestIntegrationOpenErrors(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -121,7 +122,7 @@ func TestIntegrationOpenErrors(t *testing.T) {
 
 // An ordinary user can't change the host, and needn't where root has done it all.
 func TestIntegrationOpenUnprivileged(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -177,7 +178,7 @@ func TestIntegrationOpenUnprivileged(t *testing.T) {
 // Strict reverse-path filtering on a bound interface that isn't the host's own
 // way out is refused, and what the error says to do about it works.
 func TestIntegrationReversePath(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

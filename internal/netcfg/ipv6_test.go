@@ -11,12 +11,13 @@ import (
 	"testing"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // Without IPv6 on the host the TUN goes without; with IPv6 on any interface it
 // must have it, or that would leak.
 func TestIntegrationIPv6Off(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -70,7 +71,7 @@ func (c *counter) Handle(_ context.Context, r slog.Record) error {
 
 // A change that has nothing to do with us makes us change nothing.
 func TestIntegrationWatchIdle(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

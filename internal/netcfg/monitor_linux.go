@@ -17,9 +17,9 @@ const (
 	settleMax = 200 * time.Millisecond
 )
 
-// monitor hears of changes to links, addresses, routes and rules. What changed
-// it doesn't say: reading everything anew is cheap, and the only way that an
-// overrun (ENOBUFS) can't break.
+// monitor reports that links, addresses, routes or rules have changed, and not what
+// has changed: reading everything again is cheap, and stays right after an overrun
+// (ENOBUFS).
 type monitor struct{ f *os.File }
 
 func openMonitor() (*monitor, error) {

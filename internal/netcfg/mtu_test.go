@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // pathMTU is what a new socket, connected to dst, thinks the path's MTU is. A
@@ -68,7 +69,7 @@ func bigTUN() netcfg.Config {
 
 // To TCP the TUN's MTU counts, to all else that of the path beyond it.
 func TestIntegrationPathMTU(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -128,7 +129,7 @@ func forbidFragments(t *testing.T, dst string) {
 
 // Paths change: other interfaces, other MTUs, routes with one of their own.
 func TestIntegrationPathMTUFollows(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -189,7 +190,7 @@ func TestIntegrationPathMTUFollows(t *testing.T) {
 
 // A TUN whose MTU is the lower one is what counts; no way out is no error.
 func TestIntegrationPathMTUSmallTUN(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

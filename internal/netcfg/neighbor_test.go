@@ -7,13 +7,15 @@ import (
 	"net/netip"
 	"testing"
 
+	"netstackd/internal/testnet"
+
 	"golang.org/x/sys/unix"
 )
 
 // A full neighbor table (gc_thresh3, by default 1024 entries) does not keep
 // packets out of the TUN, to destinations that are new to it.
 func TestIntegrationFullNeighborTable(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -56,8 +56,8 @@ func (r rule) netlinkRule(f family, s slot) *netlink.Rule {
 	return n
 }
 
-// addRule adds r. One that is there already is fine: after somebody flushed
-// some of them all are added again.
+// addRule adds r. It is no error if r is there already: when another program has
+// removed some of our rules, all are added again.
 func addRule(h *netlink.Handle, r *netlink.Rule) error {
 	if err := h.RuleAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add rule %d: %w", r.Priority, err)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // serveUDP runs an echo on any address that answers as simple services do:
@@ -51,7 +52,7 @@ func serveUDP(t *testing.T, connecting bool) (port int) {
 // Clients in captured networks still get their answers from UDP services, from
 // the address that they asked.
 func TestIntegrationServices(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -138,7 +139,7 @@ func dialPeer(t *testing.T, port int) *net.UDPConn {
 // Questions with forged sources fill no table for so long that a client gets no
 // answer: neither one that comes during the flood nor one from before it.
 func TestIntegrationServicesFlood(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // buildBox adds a namespace behind a bridge of the host, whose sources the host
@@ -71,7 +72,7 @@ func inBox(t *testing.T, f func() error) error {
 // What is behind this host and masqueraded by it does not reach the stack, unless
 // this host is a gateway.
 func TestIntegrationShield(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -155,10 +156,10 @@ func TestIntegrationShield(t *testing.T) {
 	}
 }
 
-// A rule of somebody else's that goes before ours is found before anything is
-// promised, and named.
+// A foreign rule that is asked before ours is found before the capture counts as
+// complete, and the error names it.
 func TestIntegrationObstacle(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -199,10 +200,10 @@ func TestIntegrationObstacle(t *testing.T) {
 	open(t, cfg)
 }
 
-// A rule of somebody else's that goes before ours for a part of what is captured is
-// named in a warning, once. One for what is not captured is not.
+// A foreign rule that is asked before ours for a part of what is captured is named in
+// a warning, once. One for what is not captured is not.
 func TestIntegrationDetour(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -247,7 +248,7 @@ func TestIntegrationDetour(t *testing.T) {
 
 // Names that any user can take keep no daemon from its numbers.
 func TestIntegrationSquat(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -269,7 +270,7 @@ func TestIntegrationSquat(t *testing.T) {
 
 // A second daemon takes the next numbers, and cleans up nothing of the first.
 func TestIntegrationSlots(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

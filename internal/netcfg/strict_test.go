@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // around is how a socket goes around the capture: bound to an interface or to an
@@ -90,7 +91,7 @@ func listenPeerTCP(t *testing.T, port int) {
 
 // What is bound goes around a capture, and not around a strict one.
 func TestIntegrationStrict(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -198,7 +199,7 @@ func strictServices(t *testing.T) {
 // After a crash the refusal is gone, or kept if that was asked for, until it is
 // cleaned up or the next daemon captures.
 func TestIntegrationStrictKill(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // listenTCPPeer serves echoes on any address of the peer.
@@ -62,7 +63,7 @@ func setSysctl(t *testing.T, path, value string) {
 // Connections from before the capture and services of the host keep working
 // while far destinations are captured; strict reverse-path filtering or not.
 func TestIntegrationSurvive(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -88,7 +88,7 @@ func (c *capture) addRoute(table int, dst netip.Prefix, throw bool, mtu int) err
 		r.LinkIndex = c.h.index
 		r.MTU = mtu
 		// Not link scope, which a device route usually has: the kernel looks
-		// up a gateway that somebody adds a route by at that scope, and must
+		// up the gateway of a route that is being added at that scope, and must
 		// not find the TUN in the moment before a new subnet is thrown out.
 		r.Scope = netlink.SCOPE_UNIVERSE
 		for _, a := range c.h.cfg.Addresses {

@@ -20,17 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"netstackd/internal/testnet"
 )
 
 const timeout = 10 * time.Second
-
-// isolate is testnet.Isolate.
-func isolate(t *testing.T) bool {
-	t.Helper()
-	return testnet.Isolate(t)
-}
 
 // The test network: this process's namespace is the host, "nsnc-peer" the rest
 // of the world, joined by a veth. Far addresses are on the peer's loopback.

@@ -40,7 +40,7 @@ func (h *Host) isClosed() bool {
 	return h.closed
 }
 
-// follow reads the network anew and puts in order what is ours. Only the loss
+// follow reads the network again and restores what is ours. Only the loss
 // of the TUN is an error; anything else is tried again at the next change.
 func (h *Host) follow() error {
 	h.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"netstackd/internal/netcfg"
+	"netstackd/internal/testnet"
 )
 
 // watch runs h.Watch until the test ends and returns where its error will be.
@@ -31,7 +32,7 @@ func watch(t *testing.T, h *netcfg.Host) <-chan error {
 }
 
 func TestIntegrationWatch(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)
@@ -117,7 +118,7 @@ func TestIntegrationWatch(t *testing.T) {
 }
 
 func TestIntegrationWatchDeleted(t *testing.T) {
-	if !isolate(t) {
+	if !testnet.Isolate(t) {
 		return
 	}
 	buildNetwork(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -20,8 +21,8 @@ func (sink) Close() error                                            { return ni
 // A capture that can't be written whole says so when it happens, where that is
 // before the end, and once.
 func TestCaptureFullDisk(t *testing.T) {
-	if _, err := os.Stat("/dev/full"); err != nil {
-		t.Skip("this system has no /dev/full")
+	if runtime.GOOS != "linux" {
+		t.Skip("/dev/full is Linux's")
 	}
 	for _, tt := range []struct {
 		name    string

@@ -12,16 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isolatedEnv is set in the child process that a test runs in.
-const isolatedEnv = "TESTNET_ISOLATED"
+// againEnv is set in the child process that a test runs in.
+const againEnv = "TESTNET_AGAIN"
 
-// Isolate runs the calling test in a child process with network, mount and
-// process namespaces of its own, and returns true in that child. In the parent
-// it reports the child's result and returns false: the test is over.
-func Isolate(t *testing.T) bool {
+// Again runs the calling test in a child process with attr, and returns true in
+// that child. In the parent it reports the child's result and returns false: the
+// test is over. It needs root.
+func Again(t *testing.T, attr *syscall.SysProcAttr) bool {
 	t.Helper()
-	if os.Getenv(isolatedEnv) != "" {
-		ownMounts(t)
+	if os.Getenv(againEnv) != "" {
 		return true
 	}
 	RequireRoot(t)
@@ -30,10 +29,11 @@ func Isolate(t *testing.T) bool {
 		args = append(args, "-test.v")
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), isolatedEnv+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
+	cmd.Env = append(os.Environ(), againEnv+"=1")
+	attr.Pdeathsig = syscall.SIGKILL
+	cmd.SysProcAttr = attr
+	if attr.Credential != nil {
+		cmd.Dir = "/" // a user may not enter the checkout
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -43,6 +43,16 @@ func Isolate(t *testing.T) bool {
 		t.Logf("%s", out)
 	}
 	return false
+}
+
+// Isolate is Again with network, mount and process namespaces of the test's own.
+func Isolate(t *testing.T) bool {
+	t.Helper()
+	if !Again(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID}) {
+		return false
+	}
+	ownMounts(t)
+	return true
 }
 
 // ownMounts keeps what the test mounts in its own namespace, and shows its own
