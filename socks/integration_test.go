@@ -84,7 +84,7 @@ func try(t testing.TB, env []string, stdin io.Reader, name string, args ...strin
 	return stdout.String(), nil
 }
 
-// daemon starts a server of somebody else's and waits until it listens.
+// daemon starts another project's server and waits until it listens.
 func daemon(t testing.TB, address, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)

@@ -13,7 +13,7 @@ import (
 	"netstackd/socks/wire"
 )
 
-// through uses our client against somebody else's server: it connects several
+// through uses our client against another project's server: it connects several
 // times, so that what it learns about the server counts, and then to a port
 // that is closed.
 func through(t *testing.T, url string) socks.Upstream {

@@ -16,7 +16,7 @@
 // system call that blocks and to preempt, and the program's timers.
 //
 // The slack is a thread's own, and a new thread's is that of its maker. The
-// monitor is there before main, so Raise starts the program anew.
+// monitor is there before main, so Raise executes the program again.
 package timerslack
 
 import (
@@ -35,7 +35,7 @@ const (
 	usual  = 50_000    // ns, of Linux
 
 	// former is the environment variable that says what the slack was, in ns,
-	// and that the program was started anew: that is not done twice.
+	// and that the program was executed again: that is not done twice.
 	former = "NETSTACKD_TIMERSLACK"
 )
 

@@ -66,7 +66,7 @@ func TestCredentials(t *testing.T) {
 }
 
 // TestCredentialsTiming checks by what is computed, not by the clock, that
-// nobody can learn which users there are.
+// the time of an answer does not show which users there are.
 func TestCredentialsTiming(t *testing.T) {
 	c := credentials(t, "plain:secret", "bcrypt:"+bcryptHash(t, "secret"))
 	count := auth.CountHashes(c)

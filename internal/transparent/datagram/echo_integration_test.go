@@ -207,7 +207,7 @@ func (r *echoRig) refused(t *testing.T, app netip.Addr, req request, typ uint8, 
 	t.Error("no error came")
 }
 
-// TestEchoForeign: nobody answers what is not an echo request, or broken.
+// TestEchoForeign: what is not an echo request, or is broken, gets no answer.
 func TestEchoForeign(t *testing.T) {
 	l := newFakeLink(true, true, 1500)
 	loop, err := epoll.New(1)

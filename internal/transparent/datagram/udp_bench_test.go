@@ -19,7 +19,7 @@ import (
 	"netstackd/link"
 )
 
-// BenchmarkUDPUp sends batches of 64 datagrams to a socket that nobody reads,
+// BenchmarkUDPUp sends batches of 64 datagrams to a socket that is not read,
 // beside a bare loop of the same system call with the same messages.
 func BenchmarkUDPUp(b *testing.B) {
 	for _, size := range []int{64, 1200} {

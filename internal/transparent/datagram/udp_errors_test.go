@@ -38,7 +38,7 @@ func TestUDPPortUnreachable(t *testing.T) {
 	})
 }
 
-// closedPort returns an address that nobody listens on.
+// closedPort returns an address that no socket is bound to.
 func closedPort(t *testing.T, host string) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), 0)))

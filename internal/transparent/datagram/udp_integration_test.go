@@ -27,7 +27,7 @@ func (d netDialer) ListenPacket(ctx context.Context, _ *flow.Meta, network, _ st
 
 // beyond makes B a router to networks that A reaches through it:
 //
-//	10.79.0.0/16  fd79::/64  a link with an MTU of 1300, where nobody answers
+//	10.79.0.0/16  fd79::/64  a link with an MTU of 1300, without a host that answers
 //	10.80.0.0/16  fd80::/64  unreachable
 //	10.81.0.0/16  fd81::/64  prohibited
 func beyond(t *testing.T) *testnet.Network {
@@ -165,7 +165,7 @@ func TestIntegrationUDPLinkMTU(t *testing.T) {
 			if got, _ := srv.next(t); string(got) != string(msg) {
 				t.Errorf("got %d bytes", len(got))
 			}
-			// An error about an echo reply, which nobody's socket hears of.
+			// An error about an echo reply, which reaches no socket.
 			if e := parseICMPError(t, r.link.next(t).data); e.mtu != 1500 || e.dst.Addr() != dst.Addr() || e.src.Port() != uint16(replyType(app))<<8 {
 				e.quoted = nil
 				t.Errorf("error %+v", e)
